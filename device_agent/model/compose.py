@@ -1,0 +1,171 @@
+"""An app is a Compose project: the Compose Specification's keys, short and long forms, units and defaults.
+
+Bytes come in here, so these are pydantic models; once validated they are frozen and canonical (short forms expanded,
+sizes in bytes, durations in nanoseconds), and the rest of the agent uses them as they are. A default equals "not
+given": specs are hashed without defaults, so that a new field of a newer agent changes no hash.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Frozen(BaseModel):
+    """A strict, closed, frozen object. Unknown keys are refused, except `x-…`, which are reported as warnings."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class Restart(Frozen):
+    policy: Literal["no", "always", "unless-stopped", "on-failure"] = "unless-stopped"
+    max_retries: int = 0
+    """With `on-failure`: 0 means without limit."""
+
+
+class Port(Frozen):
+    """One published port, ranges expanded. `published` is a port or a range `first-last` to choose from."""
+
+    target: int
+    published: str | None = None
+    protocol: Literal["tcp", "udp", "sctp"] = "tcp"
+    host_ip: str | None = None
+
+
+class ServiceNetwork(Frozen):
+    aliases: tuple[str, ...] = ()
+    ipv4_address: str | None = None
+    ipv6_address: str | None = None
+    priority: int = 0
+
+
+class Mount(Frozen):
+    """One mount. `source` is a key of the app's `volumes` (type volume; None: anonymous) or a host path (bind)."""
+
+    type: Literal["volume", "bind", "tmpfs"]
+    target: str
+    source: str | None = None
+    read_only: bool = False
+    nocopy: bool = False
+    propagation: str | None = None
+    create_host_path: bool = True
+    tmpfs_size: int | None = None
+    tmpfs_mode: int | None = None
+
+
+class Dependency(Frozen):
+    condition: Literal["service_started", "service_healthy", "service_completed_successfully"] = "service_started"
+    required: bool = True
+
+
+class Healthcheck(Frozen):
+    test: tuple[str, ...] | None = None
+    """As the engine takes it: `("CMD", …)`, `("CMD-SHELL", "…")`, or `("NONE",)`; None: the image's."""
+    interval: int | None = None
+    timeout: int | None = None
+    start_period: int | None = None
+    start_interval: int | None = None
+    retries: int | None = None
+
+
+class Device(Frozen):
+    source: str
+    target: str
+    permissions: str = "rwm"
+
+
+class Ulimit(Frozen):
+    soft: int
+    hard: int
+
+
+class Logging(Frozen):
+    driver: str | None = None
+    options: Mapping[str, str] = Field(default_factory=dict)
+
+
+class Service(Frozen):
+    image: str
+    command: tuple[str, ...] | None = None
+    """None: the image's."""
+    entrypoint: tuple[str, ...] | None = None
+    """None: the image's; empty: none at all."""
+    environment: Mapping[str, str] = Field(default_factory=dict)
+    working_dir: str | None = None
+    user: str | None = None
+    hostname: str | None = None
+    labels: Mapping[str, str] = Field(default_factory=dict)
+    init: bool | None = None
+    restart: Restart = Restart()
+    stop_signal: str | None = None
+    stop_grace_period: int = 10_000_000_000
+    """Nanoseconds."""
+    ports: tuple[Port, ...] = ()
+    networks: Mapping[str, ServiceNetwork] = Field(default_factory=dict)
+    """Always explicit after validation: `default` where none is named and there is no `network_mode`."""
+    network_mode: str | None = None
+    """`bridge`, `host`, `none` or `service:NAME`."""
+    volumes: tuple[Mount, ...] = ()
+    tmpfs: tuple[str, ...] = ()
+    depends_on: Mapping[str, Dependency] = Field(default_factory=dict)
+    healthcheck: Healthcheck | None = None
+    cpus: int | None = None
+    """Billionths of a CPU (the engine's NanoCpus)."""
+    mem_limit: int | None = None
+    shm_size: int | None = None
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    privileged: bool = False
+    read_only: bool = False
+    devices: tuple[Device, ...] = ()
+    extra_hosts: tuple[str, ...] = ()
+    """`HOST:IP`, as the engine takes them."""
+    dns: tuple[str, ...] = ()
+    sysctls: Mapping[str, str] = Field(default_factory=dict)
+    ulimits: Mapping[str, Ulimit] = Field(default_factory=dict)
+    logging: Logging | None = None
+
+    @property
+    def one_shot(self) -> bool:
+        """Meant to end: with `restart` `no` or `on-failure`. Ended with 0, it is completed and not run again."""
+        return self.restart.policy in ("no", "on-failure")
+
+
+class IpamPool(Frozen):
+    subnet: str | None = None
+    ip_range: str | None = None
+    gateway: str | None = None
+    aux_addresses: Mapping[str, str] = Field(default_factory=dict)
+
+
+class IpamConfig(Frozen):
+    driver: str | None = None
+    config: tuple[IpamPool, ...] = ()
+    options: Mapping[str, str] = Field(default_factory=dict)
+
+
+class NetworkDefinition(Frozen):
+    driver: str | None = None
+    driver_opts: Mapping[str, str] = Field(default_factory=dict)
+    ipam: IpamConfig | None = None
+    internal: bool = False
+    attachable: bool = False
+    enable_ipv6: bool = False
+    labels: Mapping[str, str] = Field(default_factory=dict)
+    external: bool = False
+    name: str | None = None
+
+
+class VolumeDefinition(Frozen):
+    driver: str | None = None
+    driver_opts: Mapping[str, str] = Field(default_factory=dict)
+    labels: Mapping[str, str] = Field(default_factory=dict)
+    external: bool = False
+    name: str | None = None
+
+
+class App(Frozen):
+    services: Mapping[str, Service]
+    networks: Mapping[str, NetworkDefinition] = Field(default_factory=dict)
+    """Every network that a service uses has an entry after validation, `default` too."""
+    volumes: Mapping[str, VolumeDefinition] = Field(default_factory=dict)

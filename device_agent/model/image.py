@@ -1,0 +1,30 @@
+"""Image references, normalised: the form under which a reference of a target and one the engine lists are equal."""
+
+import re
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+def normalise(reference: str) -> str:
+    """`nginx` → `docker.io/library/nginx:latest`; a digest outweighs a tag: `a/b:1@sha256:…` → `docker.io/a/b@sha256:…`.
+
+    An image id (`sha256:…`) stays as it is. The rules are those of the distribution project's reference grammar: the
+    first component is a registry when it contains a dot or a colon, or is `localhost`.
+    """
+    if _DIGEST.fullmatch(reference):
+        return reference
+    name, _, digest = reference.partition("@")
+    head, slash, rest = name.partition("/")
+    if slash and ("." in head or ":" in head or head == "localhost"):
+        registry, path = head, rest
+    else:
+        registry, path = "docker.io", name
+    if registry == "index.docker.io":
+        registry = "docker.io"
+    last = path.rpartition("/")[2]
+    tag = ""
+    if ":" in last:
+        path, _, tag = path.rpartition(":")
+    if registry == "docker.io" and "/" not in path:
+        path = f"library/{path}"
+    return f"{registry}/{path}@{digest}" if digest else f"{registry}/{path}:{tag or 'latest'}"

@@ -1,0 +1,89 @@
+"""What the store keeps: the rows of the database as frozen data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from device_agent.model.target import Target, Version
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """The highest version ever accepted for a scope. `digest` is None where only a label or a number told it."""
+
+    version: Version
+    digest: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedTarget:
+    """The newest accepted target of a scope and how far it has come."""
+
+    target: Target
+    accepted_at: datetime
+    awaited: frozenset[str] = frozenset()
+    """Apps that this target changes or removes and that have not reached their end yet."""
+    ended: str | None = None
+    """The verdict of the ack that ended it (`applied`, `superseded`), or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class AppRecord:
+    """What is remembered of an app: the last content that settled, and which of it."""
+
+    app: str
+    digest: str
+    """`sha256:…` over the canonical JSON of the app as it last settled."""
+    specs: Mapping[str, str]
+    """Service → spec hash, as last settled."""
+    release: str | None = None
+    previous: str | None = None
+    """The release that was settled before `release`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A failure that is being retried. It is forgotten when its subject is as it should be, or wants another spec."""
+
+    app: str
+    subject: str
+    """A service, or `network KEY`, `volume KEY`; for an image `app` is empty and the subject is `image REFERENCE`."""
+    spec: str
+    """What was tried, so that another spec starts anew."""
+    count: int
+    code: str
+    message: str
+    next_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A row of the outbox: an ack or an event, as it will be published."""
+
+    seq: int
+    kind: str
+    """`ack` or `event`."""
+    body: bytes
+    terminal: bool = False
+    """An ack that ends a target: the last to be dropped when the outbox is full."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """All that is read at the start."""
+
+    targets: Mapping[str, AcceptedTarget] = field(default_factory=dict)
+    """By scope."""
+    floors: Mapping[str, Floor] = field(default_factory=dict)
+    """By scope: the highest of database and sidecar."""
+    apps: Mapping[str, AppRecord] = field(default_factory=dict)
+    attempts: tuple[Attempt, ...] = ()
+    recovered: str | None = None
+    """How the store was recovered at this start, in words; None when it was sound."""
+    outbox_dropped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxCounts:
+    rows: int
+    dropped: int

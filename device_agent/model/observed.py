@@ -1,0 +1,120 @@
+"""What the engine shows now. Own objects are told by labels alone; foreign ones appear only as names in the way."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+LABEL = "device-agent."
+LABEL_DEVICE = LABEL + "device"
+LABEL_APP = LABEL + "app"
+LABEL_SERVICE = LABEL + "service"
+LABEL_SPEC = LABEL + "spec"
+LABEL_RELEASE = LABEL + "release"
+LABEL_REVISION = LABEL + "revision"
+LABEL_IMAGE = LABEL + "image"
+"""The image reference a container was made from: the engine's own listing forgets it when the tag moves."""
+LABEL_DEPENDS_ON = LABEL + "depends-on"
+"""Comma-separated service names: the order to stop in, when the target no longer tells."""
+LABEL_NETWORK = LABEL + "network"
+LABEL_VOLUME = LABEL + "volume"
+
+
+class Status(StrEnum):
+    """A container's state in the engine's words."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    PAUSED = "paused"
+    RESTARTING = "restarting"
+    REMOVING = "removing"
+    EXITED = "exited"
+    DEAD = "dead"
+
+
+class Health(StrEnum):
+    STARTING = "starting"
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """An own container. The second group of fields is from its inspection, the first from the listing."""
+
+    id: str
+    name: str
+    app: str
+    service: str
+    spec: str
+    image: str
+    """The reference it was made from (`device-agent.image`), normalised."""
+    image_id: str
+    status: Status
+    release: str = ""
+    revision: str = ""
+    depends_on: tuple[str, ...] = ()
+    networks: Mapping[str, str] = field(default_factory=dict)
+    """Network name → network id, as attached."""
+    published: frozenset[tuple[int, str]] = frozenset()
+    """Host ports in use or to be used: (port, protocol)."""
+
+    health: Health | None = None
+    exit_code: int | None = None
+    started_at: str | None = None
+    restarts: int = 0
+    error: str = ""
+    """The engine's word on why it could not start, or `oom` when the kernel killed it."""
+
+    @property
+    def up(self) -> bool:
+        """Running, or being restarted by the engine on its own."""
+        return self.status in (Status.RUNNING, Status.RESTARTING, Status.PAUSED)
+
+    @property
+    def completed(self) -> bool:
+        return self.status is Status.EXITED and self.exit_code == 0 and not self.error
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A network. Foreign ones have `app` None: they can be `external` to a target, or in the way."""
+
+    name: str
+    id: str
+    app: str | None = None
+    key: str | None = None
+    """Its key in the app's `networks`."""
+    spec: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A volume. Foreign ones have `app` None."""
+
+    name: str
+    app: str | None = None
+    key: str | None = None
+    spec: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """One look at the engine. Listing order means nothing."""
+
+    containers: tuple[Container, ...] = ()
+    networks: tuple[Network, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    images: Mapping[str, str] = field(default_factory=dict)
+    """Normalised reference (tag or digest form, and the bare id) → image id."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineEvent:
+    """Something happened at the engine. `kind` and `action` are the engine's words; `id` is the object's id."""
+
+    kind: str
+    action: str
+    id: str
+    name: str = ""
+    app: str | None = None
+    service: str | None = None

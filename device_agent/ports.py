@@ -1,0 +1,194 @@
+"""The outside world, behind four narrow ports. Adapters let nothing foreign out and translate their library's errors.
+
+Threads: the owner loop calls `Store` and the non-blocking half of `Transport`; `Engine` is called from worker threads
+(its methods block and are safe to call from several at once); `Clock` from anywhere.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from threading import Event
+from typing import Protocol
+
+from device_agent.model.memory import AcceptedTarget, AppRecord, Attempt, Floor, Memory, Message, OutboxCounts
+from device_agent.model.observed import EngineEvent, Observed
+from device_agent.model.steps import Connect, Create, CreateNetwork, CreateVolume
+from device_agent.model.target import Target
+
+
+class Clock(Protocol):
+    def now(self) -> datetime:
+        """The wall clock, in UTC, aware. It may jump."""
+
+    def monotonic(self) -> float:
+        """Seconds that never go back."""
+
+
+@dataclass(frozen=True, slots=True)
+class PullProgress:
+    """Bytes of the layers under way. `total` grows while the registry tells the sizes."""
+
+    image: str
+    done: int
+    total: int
+
+
+class Engine(Protocol):
+    """The container engine. Every method may raise `EngineAway` or `EngineError`; each call has a time limit.
+
+    What is gone already counts as removed, stopped or disconnected; what runs already counts as started.
+    """
+
+    def observe(self, stale: frozenset[str] | None = frozenset()) -> Observed:
+        """List what there is. Containers not seen before and those in `stale` are inspected; None: all of them."""
+
+    def events(self, stop: Event) -> Iterator[EngineEvent]:
+        """What happens to containers, networks, volumes and images from now on (own objects carry `app`), until
+        `stop` is set (returns within about a second) or the stream ends, also silently. The first item is an event of
+        kind `stream`, action `open`: whatever was observed before it may be outdated.
+        """
+
+    def pull(self, image: str, progress: Callable[[PullProgress], None], cancel: Event) -> None:
+        """Pull and check that the image is there. Raises `Cancelled` soon after `cancel` is set."""
+
+    def create_network(self, network: CreateNetwork) -> None: ...
+    def remove_network(self, network_id: str) -> None: ...
+    def create_volume(self, volume: CreateVolume) -> None: ...
+    def create(self, container: Create) -> None: ...
+    def connect(self, connect: Connect) -> None: ...
+    def disconnect(self, container_id: str, network: str) -> None: ...
+    def start(self, container: str) -> None:
+        """`container` is a name or an id."""
+
+    def stop(self, container_id: str, grace_s: float) -> None: ...
+    def remove(self, container_id: str) -> None:
+        """With its anonymous volumes, never with a named one. Kills it when it runs."""
+
+    def rename(self, container_id: str, name: str) -> None: ...
+    def tail(self, container_id: str, lines: int) -> str:
+        """The last log lines, both streams, at most 2 KiB; empty where the log driver cannot be read."""
+
+
+class Transaction(Protocol):
+    """All or nothing, on disk when the `with` block has been left. Rows replace rows of the same key."""
+
+    def put_target(self, accepted: AcceptedTarget) -> None:
+        """Store it for its scope; raises the scope's floor to its version and digest."""
+
+    def put_app(self, record: AppRecord) -> None: ...
+    def drop_app(self, app: str) -> None: ...
+    def put_attempt(self, attempt: Attempt) -> None: ...
+    def drop_attempt(self, app: str, subject: str) -> None: ...
+    def queue(self, kind: str, body: Callable[[int], bytes], *, terminal: bool = False) -> None:
+        """Add an ack or event to the outbox; `body` is called with its number (`seq`). Bounds are kept here."""
+
+    def unqueue(self, seq: int) -> None:
+        """Delete a row that the broker has acknowledged."""
+
+
+class Store(Protocol):
+    """The database on the volume. One connection, one owner. Raises `StoreFull`, `StoreBroken`."""
+
+    def load(self) -> Memory: ...
+    def transaction(self) -> AbstractContextManager[Transaction]: ...
+    def raise_floor(self, scope: str, floor: Floor) -> None:
+        """From labels at recovery. Never lowers it."""
+
+    def remember_good(self, targets: tuple[Target, ...]) -> None:
+        """Write the sidecar: the accepted targets that have been applied, and the floors."""
+
+    def outbox(self, after: int, limit: int) -> tuple[Message, ...]:
+        """Rows with a number above `after`, in order."""
+
+    def outbox_counts(self) -> OutboxCounts: ...
+    def reserve_sessions(self, count: int) -> int:
+        """The first of `count` session numbers, all higher than any before."""
+
+    def backup(self, file: Path) -> None:
+        """A consistent copy of the database, on disk when this returns."""
+
+    def restore(self, file: Path) -> Memory:
+        """Replace the contents by a backup's, after checking it. Floors stay at the highest known.
+
+        Raises `Refused` (code `invalid`) when the file is no sound backup; then nothing has changed.
+        """
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Will:
+    topic: str
+    payload: bytes
+    delay_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The subscriptions are granted. `session` is the number whose Will the broker holds."""
+
+    session: int
+    maximum_packet_size: int
+    receive_maximum: int
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    """`code` is `lost`, `refused`, `duplicate_identity` or `unreachable`; `retry_s` is when it is tried again."""
+
+    code: str
+    message: str
+    retry_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message, not yet acknowledged: `acknowledge(token)` sends its PUBACK."""
+
+    topic: str
+    payload: bytes
+    token: object
+    retained: bool = False
+    content_type: str | None = None
+    response_topic: str | None = None
+    correlation: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The broker has acknowledged a QoS 1 message."""
+
+    handle: int
+
+
+TransportEvent = Connected | Disconnected | Received | Published
+
+
+class Transport(Protocol):
+    """The MQTT connection: made anew for ever, with jittered back-off, by its own thread. No method blocks.
+
+    Nothing is remembered across connections: what was not `Published` is the caller's to send again after `Connected`.
+    """
+
+    def start(
+        self,
+        *,
+        subscriptions: tuple[str, ...],
+        will: Callable[[int], Will],
+        sessions: Callable[[], int],
+        deliver: Callable[[TransportEvent], None],
+    ) -> None:
+        """Connect and stay connected. `sessions` gives the next session number, once for each connection;
+        `deliver` is called from the network thread, must not block and must not raise.
+        """
+
+    def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool, expiry_s: int | None = None) -> int | None:
+        """A handle for `Published` (QoS 1), or None when there is no connection: then nothing was queued."""
+
+    def acknowledge(self, token: object) -> None:
+        """Send the PUBACK, when the connection that brought the message still stands."""
+
+    def stop(self, farewell: tuple[str, bytes] | None, timeout_s: float) -> None:
+        """Publish the farewell (retained, QoS 1), wait for its PUBACK, disconnect cleanly. The one method that blocks."""
