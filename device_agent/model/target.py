@@ -54,6 +54,10 @@ class Target:
     raw: bytes = field(repr=False)
     """The payload exactly as it arrived: what is stored, with its own checksum."""
     content_type: str = "application/json"
+    fleet: str = ""
+    """The fleet that the document's own `scope` names; compared with the identity when it arrives."""
+    device: str | None = None
+    """The device that the document's own `scope` names; None in a fleet target."""
 
 
 def printed_revision(scope: str, version: Version) -> str:
