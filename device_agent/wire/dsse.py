@@ -117,10 +117,11 @@ def _verify(signed: bytes, signatures: list[Json], trusted: TrustedKeys) -> None
         if not isinstance(signature, dict) or not isinstance(text := signature.get("sig"), str):
             continue
         raw = _base64(text)
-        # Once a key has signed it does not count again, so it need not be tried again either.
-        untried = [name for name in trusted.keys if name not in good]
-        untried.sort(key=lambda name, hint=signature.get("keyid"): name != hint)  # type: ignore[misc]
-        good.update(next(([name] for name in untried if raw and _is_signed(trusted.keys[name], raw, signed)), []))
+        # The hinted key first. One that has signed counts once, so it need not be tried again.
+        for name in sorted(trusted.keys.keys() - good, key=signature.get("keyid").__ne__):
+            if raw is not None and _is_signed(trusted.keys[name], raw, signed):
+                good.add(name)
+                break
     if len(good) < trusted.threshold:
         raise Refused(
             "signature", f"{len(good)} of {trusted.threshold} signatures by trusted keys ({len(signatures)} in all)"

@@ -10,7 +10,7 @@ from device_agent.model.target import Json
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """An object and where it is. A wrong value raises `Refused` (`malformed`) naming its place; null counts as absent."""
+    """An object and where it is. Wrong values raise `Refused` (`malformed`) with the place; null counts as absent."""
 
     value: dict[str, Json]
     pointer: str = ""

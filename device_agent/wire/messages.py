@@ -23,7 +23,7 @@ LOST, STOPPED = "lost", "stopped"
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Whose message it is, in which session, and its number: of its own kind for a state, of the outbox for the others."""
+    """Whose message it is, in which session, and its number: a state's own, or the outbox's for acks and events."""
 
     device: str
     session: int

@@ -149,8 +149,8 @@ def _constant(name: str) -> Json:
 
 
 def _integer(digits: str) -> int:
-    # Sixteen digits and a sign hold the largest; int() is quadratic in the number of digits.
-    if len(digits) > 17 or abs(value := int(digits)) > LARGEST_INTEGER:
+    # int() is quadratic in the number of digits, so the length comes first.
+    if len(digits) > len(str(-LARGEST_INTEGER)) or abs(value := int(digits)) > LARGEST_INTEGER:
         raise Refused("malformed", f"the integer {digits[:24]} is beyond 2^53 - 1")
     return value
 

@@ -8,6 +8,7 @@ need, `check_keys` is the rest, and `read_header` is both at once.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeGuard
 
 from device_agent.model import canonical
 from device_agent.model.errors import Problem, Refused
@@ -68,14 +69,13 @@ def glimpse(body: Json) -> Glimpse:
     """Never fails: what cannot be read is left out."""
     if not isinstance(body, dict):
         return Glimpse()
-    numbers = [number for key in Version._fields if _is_number(number := body.get(key))]
-    release = body.get("release")
+    epoch, revision, release = body.get("epoch"), body.get("revision"), body.get("release")
     try:
         digest = canonical.digest(body)
     except Refused:
         digest = None
     return Glimpse(
-        version=Version(*numbers) if len(numbers) == len(Version._fields) else None,
+        version=Version(epoch, revision) if _is_number(epoch) and _is_number(revision) else None,
         release=release if isinstance(release, str) and len(release) <= _RELEASE_LENGTH else None,
         digest=digest,
     )
@@ -189,7 +189,7 @@ def _apps_problems(body: dict[str, Json]) -> Iterator[Problem]:
             yield Problem(f"/apps{_pointer(name)}", "must be an app: an object" + ("" if fleet else ", or null"))
 
 
-def _is_number(value: Json) -> bool:
+def _is_number(value: Json) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST_INTEGER
 
 
