@@ -60,6 +60,8 @@ class Container:
 
     health: Health | None = None
     exit_code: int | None = None
+    restart: str = ""
+    """Its restart policy, in the engine's words."""
     started_at: str | None = None
     restarts: int = 0
     error: str = ""
@@ -69,6 +71,10 @@ class Container:
     def up(self) -> bool:
         """Running, or being restarted by the engine on its own."""
         return self.status in (Status.RUNNING, Status.RESTARTING, Status.PAUSED)
+
+    @property
+    def one_shot(self) -> bool:
+        return self.restart in ("no", "on-failure")
 
     @property
     def completed(self) -> bool:

@@ -163,6 +163,8 @@ class Step:
 
     action: Action
     subject: str
+    spec: str
+    """What is tried: an attempt at another spec of the same subject starts anew."""
     cause: str
     after: frozenset[str] = frozenset()
     """Ids of steps of the same plan that must have succeeded first."""
@@ -170,6 +172,8 @@ class Step:
     """What must be observed first, in words; empty when the step waits for nothing but other steps."""
     commits: bool = False
     """The second half of a replacement whose first half stopped something: never left out once that was done."""
+    again: bool = False
+    """Starts what has ended by itself: counts as an attempt even when the engine says yes."""
 
     @property
     def id(self) -> str:
@@ -181,11 +185,21 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Blocked:
+    """What cannot be planned, because something that is not the agent's is missing or in the way."""
+
+    subject: str
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """The steps for one app, in an order that respects `after`."""
 
     app: str
     steps: tuple[Step, ...] = ()
+    blocked: tuple[Blocked, ...] = ()
 
     def __str__(self) -> str:
         return "\n".join(str(step) for step in self.steps)

@@ -1,0 +1,86 @@
+"""Which containers stand for a service: the one that is as wanted, and the others.
+
+Shared by the planner, which acts on it, and by the report, which tells it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from device_agent.core.wanted import WantedApp, WantedService
+from device_agent.model.observed import Container, Health, Observed, Status
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The containers of one service."""
+
+    image_id: str | None
+    """The id its image has here, or None while the image is absent."""
+    spec: str | None
+    """What a container made now would carry; None while the image or a shared container is not known."""
+    shared: str
+    """The id of the container whose network it shares, or empty."""
+    winner: Container | None
+    """As the target says. Of several the one that runs."""
+    others: tuple[Container, ...]
+    """Of an earlier spec, or doubles of the winner: the one to fall back on first."""
+
+    @property
+    def fallback(self) -> Container | None:
+        """The container that ran before and can run again while the wanted one cannot. A one-shot has had its run."""
+        return next((c for c in self.others if c.up or (c.status is Status.EXITED and not c.one_shot)), None)
+
+
+def good(container: Container, *, one_shot: bool) -> bool:
+    """Running (healthy, where the engine checks), or completed."""
+    if container.status is Status.RUNNING:
+        return container.health in (None, Health.HEALTHY)
+    return one_shot and container.completed
+
+
+def match_services(wanted: WantedApp, observed: Observed) -> dict[str, Match]:
+    """By service, in dependency order."""
+    matches: dict[str, Match] = {}
+    for name, service in wanted.services.items():
+        mine = [
+            c
+            for c in observed.containers
+            if c.app == wanted.name and c.service == name and c.status not in (Status.REMOVING, Status.DEAD)
+        ]
+        matches[name] = _match(service, mine, observed.images, matches)
+    return matches
+
+
+def _match(
+    wanted: WantedService, mine: list[Container], images: Mapping[str, str], earlier: Mapping[str, Match]
+) -> Match:
+    image_id = images.get(wanted.image)
+    shared: str | None = ""
+    if wanted.shares:
+        host = earlier[wanted.shares].winner
+        shared = host.id if host else None
+    spec = wanted.spec(image_id, shared) if image_id and shared is not None else None
+
+    def as_wanted(container: Container) -> bool:
+        if shared is None:
+            return False
+        if image_id:
+            return container.spec == spec
+        # The tag is gone, but a container made from it is still what the target asks for.
+        return container.image == wanted.image and container.spec == wanted.spec(container.image_id, shared)
+
+    winners = sorted(filter(as_wanted, mine), key=_preference)
+    others = [c for c in mine if not as_wanted(c)]
+    ranked = (*winners[1:], *sorted(others, key=_preference))
+    return Match(image_id, spec, shared or "", winners[0] if winners else None, ranked)
+
+
+def _preference(container: Container) -> tuple[int, str, str]:
+    """Running before ended before never started; of equals the one started last, then by id, so that order means nothing."""
+    rank = {Status.RUNNING: 0, Status.RESTARTING: 1, Status.PAUSED: 2, Status.EXITED: 3}.get(container.status, 4)
+    started = container.started_at or ""
+    return rank, _descending(started), container.id
+
+
+def _descending(text: str) -> str:
+    return "".join(chr(0x10FFFF - ord(character)) for character in text)

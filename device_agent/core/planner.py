@@ -1,0 +1,457 @@
+"""From what is wanted and what is observed to the steps for one app. A pure function, recomputed on every pass.
+
+Rules (their numbers are those of docs/reconciling.md):
+ 1. All images of a release are there before anything of it is started or anything running is stopped. What the
+    release leaves as it last settled is repaired without waiting for the others.
+ 2. A replacement is created before the old container is stopped, and the old one is removed only once the new one is
+    good. While the new one cannot run, the old one does.
+ 3. A healthy container that is as wanted appears in no step.
+ 4. Volumes are created, never removed or changed. A network is replaced with its users stopped and moved over.
+ 5. What is not ours is reported as blocked, never touched.
+ 6. A step that failed is planned again, held until its next try; what needs it waits with it.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from device_agent.core.backoff import Attempts
+from device_agent.core.matching import Match, good, match_services
+from device_agent.core.wanted import WantedApp, WantedNetwork, WantedService
+from device_agent.model.compose import Dependency
+from device_agent.model.observed import Container, Health, Network, Observed, Status
+from device_agent.model.steps import (
+    Blocked,
+    Connect,
+    Disconnect,
+    Endpoint,
+    Plan,
+    Pull,
+    Remove,
+    RemoveNetwork,
+    Start,
+    Step,
+    Stop,
+)
+
+GRACE_S = 10.0
+"""Of a container whose service is no longer known. Compose's default."""
+
+Ids = frozenset[str]
+_NONE: Ids = frozenset()
+
+
+def image_subject(image: str) -> str:
+    """Attempts at an image belong to no app: equal images are pulled once."""
+    return f"image {image}"
+
+
+def previous_subject(service: str) -> str:
+    """Attempts at what a service is replacing, apart from those at its replacement."""
+    return f"previous {service}"
+
+
+def plan_app(wanted: WantedApp, observed: Observed, attempts: Attempts, settled: Mapping[str, str]) -> Plan:
+    """The steps that bring an app from what is observed to what is wanted.
+
+    `settled` is service → spec as the app last settled: what tells a repair from a release.
+    """
+    planning = _Planning(wanted, observed, settled, _Steps(wanted.name, attempts))
+    return planning.plan()
+
+
+def plan_removal(app: str, observed: Observed, attempts: Attempts) -> Plan:
+    """The steps that remove an app: its containers, dependents first, then its networks. Its volumes stay."""
+    steps = _Steps(app, attempts)
+    cause = "the app is no longer in the target"
+    containers = [c for c in observed.containers if c.app == app and c.status is not Status.REMOVING]
+    _remove_containers(steps, containers, cause, _NONE)
+    _remove_networks(steps, [n for n in observed.networks if n.app == app], observed.containers)
+    return Plan(app, tuple(steps))
+
+
+class _Steps:
+    """The plan in the making: one step for each engine call, the first one counts. Applies rule 6."""
+
+    def __init__(self, app: str, attempts: Attempts) -> None:
+        self.app = app
+        self._attempts = attempts
+        self._steps: dict[str, Step] = {}
+        self._held: set[str] = set()
+
+    def __iter__(self) -> Iterator[Step]:
+        return iter(self._steps.values())
+
+    def waiting(self, subject: str, spec: str, app: str | None = None) -> str:
+        """Until when a failed subject waits, in words; empty when it may be tried now."""
+        attempt = self._attempts.waiting(self.app if app is None else app, subject, spec)
+        return f"it is {attempt.next_at:%H:%M:%S} ({attempt.code}, attempt {attempt.count})" if attempt else ""
+
+    def add(self, step: Step) -> Ids:
+        """Returns its id, for others to wait for."""
+        if step.id not in self._steps:
+            if not step.until:
+                app = "" if isinstance(step.action, Pull) else None
+                step = replace(step, until=self.waiting(step.subject, step.spec, app))
+            self._steps[step.id] = step
+            if step.until or isinstance(step.action, Pull) or step.after & self._held:
+                self._held.add(step.id)
+        return frozenset({step.id})
+
+    def held(self, ids: Ids) -> bool:
+        """Whether one of these steps, or what it waits for, takes long: a pull, or something to be observed first."""
+        return bool(ids & self._held)
+
+    def of(self, kind: type, subject: str) -> Ids:
+        return frozenset(s.id for s in self._steps.values() if isinstance(s.action, kind) and s.subject == subject)
+
+    def replace(self, step: Step) -> None:
+        self._steps[step.id] = step
+
+
+def _remove_containers(steps: _Steps, containers: Iterable[Container], cause: str, after: Ids) -> None:
+    """Stop and remove: those first on which nothing else depends."""
+    up = {c.service: c for c in containers if c.up}
+
+    def stop(container: Container, path: tuple[str, ...]) -> Ids:
+        before = after
+        for other in up.values():
+            if container.service in other.depends_on and other.service not in path:
+                before |= stop(other, (*path, other.service))
+        action = Stop(container.name, container.id, GRACE_S)
+        return steps.add(Step(action, container.service, container.id, cause, before))
+
+    for container in sorted(containers, key=lambda c: (c.service, c.id)):
+        before = stop(container, (container.service,)) if container.up else after
+        steps.add(Step(Remove(container.name, container.id), container.service, container.id, cause, before))
+
+
+def _remove_networks(steps: _Steps, networks: Iterable[Network], containers: Iterable[Container]) -> None:
+    """Those whose every user is being removed in this plan."""
+    removed = {s.action.id: s.id for s in steps if isinstance(s.action, Remove) and not s.until}
+    for network in sorted(networks, key=lambda n: n.name):
+        users = [c for c in containers if network.name in c.networks]
+        if all(user.id in removed for user in users):
+            after = frozenset(removed[user.id] for user in users)
+            action = RemoveNetwork(network.name, network.id)
+            steps.add(Step(action, f"network {network.key}", network.id, "nothing uses it any more", after))
+
+
+@dataclass(slots=True)
+class _Planning:
+    """One planning of one app; lives for one call."""
+
+    wanted: WantedApp
+    observed: Observed
+    settled: Mapping[str, str]
+    steps: _Steps
+    blocked: dict[str, Blocked] = field(default_factory=dict)
+    matches: dict[str, Match] = field(default_factory=dict)
+    images: Ids = _NONE
+    """The pulls of this release."""
+    ready: dict[str, Ids] = field(default_factory=dict)
+    """`network KEY`, `volume KEY` → the step that makes it."""
+    attached: dict[str, Ids] = field(default_factory=dict)
+    """Service → the steps that put its container back on its networks."""
+    dependents: dict[str, tuple[Ids, str]] = field(default_factory=dict)
+    """Stop → what it waits for besides its dependencies."""
+
+    def plan(self) -> Plan:
+        self.matches = match_services(self.wanted, self.observed)
+        self._images()
+        for network in self.wanted.networks.values():
+            self._network(network)
+        self._volumes()
+        gone = [c for c in self._containers() if c.service not in self.wanted.services]
+        _remove_containers(self.steps, gone, "the service is no longer in the target", self.images)
+        for name, service in self.wanted.services.items():
+            self._service(service, self.matches[name])
+        self._free_ports_first()
+        names = {network.name for network in self.wanted.networks.values()}
+        unused = [n for n in self.observed.networks if n.app == self.wanted.name and n.name not in names]
+        _remove_networks(self.steps, unused, self.observed.containers)
+        return Plan(self.wanted.name, tuple(self.steps), tuple(self.blocked.values()))
+
+    def _containers(self) -> list[Container]:
+        mine = (c for c in self.observed.containers if c.app == self.wanted.name)
+        return [c for c in mine if c.status is not Status.REMOVING]
+
+    # What services stand on: images, networks, volumes.
+
+    def _images(self) -> None:
+        for name, match in self.matches.items():
+            if match.image_id is None and match.winner is None:
+                image = self.wanted.services[name].image
+                cause = "it is not on this device"
+                self.images |= self.steps.add(Step(Pull(image), image_subject(image), image, cause))
+
+    def _network(self, network: WantedNetwork) -> None:
+        subject = f"network {network.key}"
+        there = [n for n in self.observed.networks if n.name == network.name]
+        own = next((n for n in there if n.app == self.wanted.name), None)
+        if network.external:
+            if there:
+                self._attach(network, there[0].id, _NONE)
+            else:
+                self._block(subject, "network_missing", f"the external network {network.name} does not exist: create it")
+        elif own and (own.spec == network.spec or self.steps.waiting(subject, network.spec)):
+            # One that could not be replaced is used as it is until the next try.
+            self._attach(network, own.id, _NONE)
+        elif own:
+            self._replace_network(network, own, subject)
+        elif there:
+            message = f"a network {network.name} exists that is not this app's: remove or rename it, or declare it external"
+            self._block(subject, "name_in_use", message)
+        else:
+            created = self.steps.add(Step(network.create, subject, network.spec, "it does not exist"))
+            self.ready[subject] = created
+            self._attach(network, "", created)
+
+    def _attach(self, network: WantedNetwork, network_id: str, after: Ids) -> None:
+        """Containers as wanted that have lost the network: taken off by hand, or left with a removed one of its name."""
+        for name, match in self.matches.items():
+            endpoint = self._endpoint(name, network)
+            if endpoint is None or match.winner is None:
+                continue
+            attached = match.winner.networks.get(network.name)
+            if attached is not None and attached in ("", network_id):
+                continue
+            cause = f"it is not on network {network.name}"
+            before = after
+            if attached is not None:
+                leave = Disconnect(match.winner.name, match.winner.id, network.name)
+                before = self.steps.add(Step(leave, name, match.winner.spec, cause, after))
+            connect = Step(Connect(match.winner.name, endpoint), name, match.winner.spec, cause, before)
+            self.attached[name] = self.attached.get(name, _NONE) | self.steps.add(connect)
+
+    def _endpoint(self, service: str, network: WantedNetwork) -> Endpoint | None:
+        return next((e for e in self.wanted.services[service].endpoints if e.network == network.name), None)
+
+    def _replace_network(self, network: WantedNetwork, own: Network, subject: str) -> None:
+        """A changed definition: its users are stopped, moved over and started again."""
+        cause = f"the definition of network {network.name} changed"
+        users = sorted((c for c in self._containers() if network.name in c.networks), key=lambda c: c.name)
+        gone = _NONE
+        for user in users:
+            stopped = self.images
+            if user.up:
+                stop = Stop(user.name, user.id, self._grace_s(user.service))
+                stopped = self.steps.add(Step(stop, user.service, user.spec, cause, self.images))
+            leave = Disconnect(user.name, user.id, network.name)
+            gone |= self.steps.add(Step(leave, user.service, user.spec, cause, stopped, commits=user.up))
+        busy = any(user.up for user in users)
+        remove = RemoveNetwork(network.name, own.id)
+        removed = self.steps.add(Step(remove, subject, network.spec, cause, gone or self.images, commits=busy))
+        created = self.steps.add(Step(network.create, subject, network.spec, cause, removed, commits=busy))
+        self.ready[subject] = created
+        for user in users:
+            match = self.matches.get(user.service)
+            endpoint = self._endpoint(user.service, network) if match else None
+            if endpoint and match and match.winner is user:
+                connect = Step(Connect(user.name, endpoint), user.service, user.spec, cause, created, commits=user.up)
+                connected = self.steps.add(connect)
+                self.attached[user.service] = self.attached.get(user.service, _NONE) | connected
+                if user.up:
+                    self.steps.add(Step(Start(user.name), user.service, user.spec, cause, connected, commits=True))
+
+    def _volumes(self) -> None:
+        for key in sorted({key for service in self.wanted.services.values() for key in service.volumes}):
+            volume = self.wanted.volumes[key]
+            subject = f"volume {key}"
+            there = next((v for v in self.observed.volumes if v.name == volume.name), None)
+            if volume.external and not there:
+                self._block(subject, "volume_missing", f"the external volume {volume.name} does not exist: create it")
+            elif there and not volume.external and there.app is None:
+                message = f"a volume {volume.name} exists that is not this device's: remove it, or declare it external"
+                self._block(subject, "name_in_use", message)
+            elif not there:
+                self.ready[subject] = self.steps.add(Step(volume.create, subject, volume.spec, "it does not exist"))
+
+    def _block(self, subject: str, code: str, message: str) -> None:
+        self.blocked[subject] = Blocked(subject, code, message)
+
+    # Services.
+
+    def _service(self, wanted: WantedService, match: Match) -> None:
+        for container in self._containers():
+            if container.service == wanted.name and container.status is Status.DEAD:
+                self._remove(wanted, container, "it is dead")
+        for other in match.others:
+            if other.status is Status.CREATED:
+                self._remove(wanted, other, "it was never started and is no longer wanted")
+        if match.winner and good(match.winner, one_shot=wanted.service.one_shot):
+            self._retire_others(wanted, match, match.winner, until="")
+        elif match.winner and match.winner.up:
+            # It runs and has not proved good: what it replaced is kept, stopped.
+            self._retire_others(wanted, match, match.winner, until=f"{wanted.name} is good")
+        else:
+            self._bring_up(wanted, match)
+
+    def _remove(self, wanted: WantedService, container: Container, cause: str, after: Ids = _NONE, until: str = "") -> None:
+        action = Remove(container.name, container.id)
+        self.steps.add(Step(action, previous_subject(wanted.name), container.id, cause, after, until))
+
+    def _retire_others(self, wanted: WantedService, match: Match, winner: Container, until: str) -> None:
+        for other in match.others:
+            cause = f"replaced by {winner.name}"
+            after = _NONE
+            if other.up:
+                stop = Stop(other.name, other.id, self._grace_s(wanted.name))
+                after = self.steps.add(Step(stop, previous_subject(wanted.name), other.id, cause))
+            self._remove(wanted, other, cause, after, until)
+
+    def _bring_up(self, wanted: WantedService, match: Match) -> None:
+        """The wanted container does not run: create it if need be, and start it when all it stands on is there."""
+        spec = match.spec or ""
+        until = self._obstacle(wanted, match) or self.steps.waiting(wanted.name, spec)
+        after = self._foundations(wanted, match)
+        if match.winner:
+            container = match.winner.name
+        else:
+            container, created = self._create(wanted, match, until)
+            after |= created
+        dependencies, unmet = self._dependencies(wanted)
+        held = until or unmet or ("all it needs is there" if self.steps.held(after | dependencies) else "")
+        if held and self._fall_back(wanted, match, held):
+            unmet = unmet or held
+        self._replace(wanted, match, container, (after, until), (dependencies, unmet))
+
+    def _obstacle(self, wanted: WantedService, match: Match) -> str:
+        """What only somebody else, or another look, can clear."""
+        if wanted.shares and match.spec is None and match.image_id:
+            return f"{wanted.shares}, whose network it shares, has its container"
+        stands_on = (*(f"network {key}" for key in wanted.networks), *(f"volume {key}" for key in sorted(wanted.volumes)))
+        return next((f"{subject} can be used" for subject in stands_on if subject in self.blocked), "")
+
+    def _foundations(self, wanted: WantedService, match: Match) -> Ids:
+        repair = match.winner is not None and match.winner.status is Status.EXITED and not match.others
+        unchanged = match.spec is not None and self.settled.get(wanted.name) == match.spec
+        after = _NONE if repair or unchanged else self.images
+        return after | self._made(wanted) | self.attached.get(wanted.name, _NONE)
+
+    def _made(self, wanted: WantedService) -> Ids:
+        """The steps that make its networks and volumes."""
+        subjects = (*(f"network {key}" for key in wanted.networks), *(f"volume {key}" for key in wanted.volumes))
+        return _NONE.union(*(self.ready.get(subject, _NONE) for subject in subjects))
+
+    def _create(self, wanted: WantedService, match: Match, until: str) -> tuple[str, Ids]:
+        create = self.wanted.create(wanted, match.image_id or "", match.shared)
+        if match.spec is None:
+            # Its name carries the hash of a spec that is not known yet: this one is for people to read.
+            create = replace(create, name=f"{self.wanted.naming.prefix}{self.wanted.name}-{wanted.name}-new")
+            until = until or "its image is there"
+        step = Step(create, wanted.name, match.spec or "", _why_created(wanted, match), self._made(wanted), until)
+        created = self.steps.add(step)
+        connected = _NONE
+        for endpoint in create.endpoints[1:]:
+            cause = f"it is to be on network {endpoint.network}"
+            connect = Step(Connect(create.name, endpoint), wanted.name, match.spec or "", cause, created, until)
+            connected |= self.steps.add(connect)
+        return create.name, created | connected
+
+    def _dependencies(self, wanted: WantedService) -> tuple[Ids, str]:
+        """The starts to wait for, and in words what has to be observed first."""
+        after, unmet = _NONE, []
+        for name, dependency in sorted(wanted.service.depends_on.items()):
+            match = self.matches.get(name)
+            if match is None or _satisfied(dependency, match):
+                continue
+            starts = self.steps.of(Start, name)
+            if dependency.condition == "service_started" and starts:
+                after |= starts
+            elif dependency.required:
+                unmet.append(f"{name} {_WORDS[dependency.condition]}")
+        return after, " and ".join(unmet)
+
+    def _fall_back(self, wanted: WantedService, match: Match, until: str) -> bool:
+        """Rule 2: while the wanted one cannot run, the one it is to replace does. Says whether it is being started."""
+        old = match.fallback
+        if old is None or any(other.up for other in match.others):
+            return False
+        cause = f"it runs on until {until}"
+        self.steps.add(Step(Start(old.name), previous_subject(wanted.name), old.id, cause, again=True))
+        return True
+
+    def _replace(
+        self,
+        wanted: WantedService,
+        match: Match,
+        container: str,
+        foundations: tuple[Ids, str],
+        dependencies: tuple[Ids, str],
+    ) -> None:
+        """Stop what runs in its place, start it, and remove what it replaced."""
+        spec = match.spec or ""
+        after, until = foundations[0] | dependencies[0], foundations[1] or dependencies[1]
+        stops = _NONE
+        for other in match.others:
+            if other.up:
+                action = Stop(other.name, other.id, self._grace_s(wanted.name))
+                stop = Step(action, wanted.name, spec, f"to be replaced by {container}", after, until)
+                self.dependents[stop.id] = foundations
+                stops |= self.steps.add(stop)
+        ended = match.winner is not None and match.winner.status is Status.EXITED
+        cause = _why_started(match.winner) if match.winner else "it was just created"
+        again = ended and not match.others
+        start = Step(Start(container), wanted.name, spec, cause, after | stops, until, commits=bool(stops), again=again)
+        started = self.steps.add(start)
+        for other in match.others:
+            if other.status is not Status.CREATED:
+                self._remove(wanted, other, f"replaced by {container}", started, until=f"{wanted.name} is good")
+
+    def _free_ports_first(self) -> None:
+        """A host port that one container gives up and another takes: the stop comes before such a start.
+
+        The stop then waits for no dependency, or two services that swap ports would wait for each other.
+        """
+        published = {c.id: c.published for c in self.observed.containers}
+        stops = {s.id: (s, published.get(s.action.id, _NONE)) for s in self.steps if isinstance(s.action, Stop)}
+        for step in list(self.steps):
+            service = self.wanted.services.get(step.subject)
+            if not isinstance(step.action, Start) or service is None:
+                continue
+            ports = {(int(p.published), p.protocol) for p in service.service.ports if (p.published or "").isdigit()}
+            freed = frozenset(id_ for id_, (_, held) in stops.items() if held & ports and id_ not in step.after)
+            if freed:
+                self.steps.replace(replace(step, after=step.after | freed, commits=True))
+            for id_ in freed & self.dependents.keys():
+                after, until = self.dependents[id_]
+                self.steps.replace(replace(stops[id_][0], after=after, until=until))
+
+    def _grace_s(self, service: str) -> float:
+        wanted = self.wanted.services.get(service)
+        return wanted.service.stop_grace_period / 1e9 if wanted else GRACE_S
+
+
+_WORDS = {
+    "service_started": "runs",
+    "service_healthy": "is healthy",
+    "service_completed_successfully": "has completed",
+}
+
+
+def _satisfied(dependency: Dependency, match: Match) -> bool:
+    container = match.winner
+    if container is None:
+        return False
+    if dependency.condition == "service_healthy":
+        return container.status is Status.RUNNING and container.health is Health.HEALTHY
+    if dependency.condition == "service_completed_successfully":
+        return container.completed
+    return container.up or container.completed
+
+
+def _why_created(wanted: WantedService, match: Match) -> str:
+    old = match.fallback
+    if old is None:
+        return "it does not exist"
+    if old.image != wanted.image:
+        return f"image changed: {old.image} → {wanted.image}"
+    if match.image_id and old.image_id != match.image_id:
+        return f"image {wanted.image} is another one now"
+    return "its definition changed"
+
+
+def _why_started(container: Container) -> str:
+    if container.status is Status.CREATED:
+        return "it was created and never started"
+    return f"it ended: {container.error}" if container.error else f"it exited with {container.exit_code}"

@@ -1,0 +1,201 @@
+"""What is told of an app: derived from what is wanted, what is observed, what is planned and what failed when."""
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field
+
+from device_agent.core.backoff import Attempts
+from device_agent.core.matching import Match, good, match_services
+from device_agent.core.planner import image_subject, previous_subject
+from device_agent.core.wanted import WantedApp, WantedService
+from device_agent.model.errors import Problem
+from device_agent.model.memory import Attempt
+from device_agent.model.observed import Container, Health, Observed, Status
+from device_agent.model.report import AppReport, Reason, ServiceReport
+from device_agent.model.steps import Create, Plan, Pull, Start, Step, Stop
+from device_agent.model.target import Version
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What is going on: besides the engine's own picture, all that a report needs."""
+
+    plan: Plan
+    attempts: Attempts
+    in_flight: Set[str] = field(default_factory=frozenset)
+    """Ids of steps being carried out."""
+    tails: Mapping[str, str] = field(default_factory=dict)
+    """Container id → its last log lines, of those that crash."""
+
+
+def settled(wanted: WantedApp, observed: Observed, plan: Plan) -> bool:
+    """No step is left to do and every service is good."""
+    if plan.steps or plan.blocked:
+        return False
+    matches = match_services(wanted, observed)
+    return all(
+        match.winner is not None and good(match.winner, one_shot=wanted.services[name].service.one_shot)
+        for name, match in matches.items()
+    )
+
+
+def specs(wanted: WantedApp, observed: Observed) -> dict[str, str]:
+    """Service → the spec of the container that is as wanted."""
+    return {name: match.winner.spec for name, match in match_services(wanted, observed).items() if match.winner}
+
+
+def warnings(wanted: WantedApp, observed: Observed) -> tuple[Problem, ...]:
+    """Volumes whose definition changed: they keep what they were made with."""
+    made = {volume.name: volume for volume in observed.volumes if volume.app == wanted.name}
+    return tuple(
+        Problem(
+            f"/apps/{wanted.name}/volumes/{key}",
+            f"volume_differs: {volume.name} keeps the definition it was made with; a volume is never made anew",
+        )
+        for key, volume in sorted(wanted.volumes.items())
+        if not volume.external and volume.name in made and made[volume.name].spec not in (None, volume.spec)
+    )
+
+
+def orphan_volumes(apps: Mapping[str, WantedApp], observed: Observed) -> tuple[str, ...]:
+    """Own volumes that no app wants any more. They stay until the operator says otherwise."""
+    wanted = {volume.name for app in apps.values() for volume in app.volumes.values()}
+    return tuple(sorted(v.name for v in observed.volumes if v.app is not None and v.name not in wanted))
+
+
+def report_app(
+    wanted: WantedApp, observed: Observed, activity: Activity, previous: str | None, notes: tuple[Problem, ...] = ()
+) -> AppReport:
+    matches = match_services(wanted, observed)
+    services = {name: _service(wanted.services[name], match, activity) for name, match in matches.items()}
+    done = settled(wanted, observed, activity.plan)
+    pulling = any(isinstance(step.action, Pull) for step in activity.plan.steps)
+    return AppReport(
+        release=wanted.release,
+        revision=_version(wanted.revision),
+        phase="settled" if done else "pulling" if pulling else "updating",
+        services=services,
+        previous=previous,
+        warnings=(*notes, *warnings(wanted, observed)),
+        reason=_of_app(wanted, activity),
+    )
+
+
+def report_removal(app: str, observed: Observed, activity: Activity) -> AppReport:
+    services = {}
+    for container in sorted((c for c in observed.containers if c.app == app), key=lambda c: c.id):
+        attempt = activity.attempts.of(app, container.service)
+        services[container.service] = _shown("stopping", container, _reason(attempt))
+    return AppReport(release=None, revision=None, phase="removing", services=services)
+
+
+def report_adopted(app: str, observed: Observed) -> AppReport:
+    """Containers under a target that this device has lost: they are left alone until it comes again."""
+    reason = Reason("target_unknown", "the target it was made for is not known here (a lost database): it is left as it is until that target is published again")
+    mine = sorted((c for c in observed.containers if c.app == app), key=lambda c: (c.service, not c.up, c.id))
+    services: dict[str, ServiceReport] = {}
+    for container in mine:
+        services.setdefault(container.service, _shown(_condition(container), container, None))
+    release = next((c.release for c in mine if c.release), None)
+    revision = next((_version(c.revision) for c in mine if c.revision), None)
+    return AppReport(release=release, revision=revision, phase="held", services=services, reason=reason)
+
+
+def _version(revision: str) -> Version | None:
+    epoch, _, number = revision.partition(":")[2].partition(".")
+    return Version(int(epoch), int(number)) if epoch.isdigit() and number.isdigit() else None
+
+
+def label_revision(revision: str) -> tuple[str, Version] | None:
+    """`fleet:1.42` as it is on a label; None for what is not of that form."""
+    version = _version(revision)
+    return (revision.partition(":")[0], version) if version else None
+
+
+def _of_app(wanted: WantedApp, activity: Activity) -> Reason | None:
+    """A network or volume that holds the app up."""
+    for blocked in activity.plan.blocked:
+        return Reason(blocked.code, blocked.message)
+    for subject in (*(f"network {key}" for key in wanted.networks), *(f"volume {key}" for key in wanted.volumes)):
+        attempt = activity.attempts.of(wanted.name, subject)
+        if attempt and any(step.subject == subject for step in activity.plan.steps):
+            return _reason(attempt)
+    return None
+
+
+def _service(wanted: WantedService, match: Match, activity: Activity) -> ServiceReport:
+    steps = [s for s in activity.plan.steps if s.subject == wanted.name]
+    shown = match.winner or next((c for c in match.others if c.up), None) or match.fallback
+    status, reason = _status(wanted, match, steps, activity)
+    if shown is None:
+        return ServiceReport(status=status, image=wanted.service.image, image_id=match.image_id, reason=reason)
+    return _shown(status, shown, reason)
+
+
+def _shown(status: str, container: Container, reason: Reason | None) -> ServiceReport:
+    return ServiceReport(
+        status=status,
+        container=container.name,
+        image=container.image,
+        image_id=container.image_id,
+        started_at=container.started_at if container.up or container.status is Status.EXITED else None,
+        restarts=container.restarts,
+        exit_code=None if container.up else container.exit_code,
+        health=str(container.health) if container.health else None,
+        reason=reason,
+    )
+
+
+def _status(wanted: WantedService, match: Match, steps: list[Step], activity: Activity) -> tuple[str, Reason | None]:
+    """The service's status and, when it is not as the target says, why."""
+    attempt = activity.attempts.of(activity.plan.app, wanted.name)
+    if attempt and attempt.spec != (match.spec or ""):
+        attempt = None
+    previous = activity.attempts.of(activity.plan.app, previous_subject(wanted.name))
+    if match.winner and match.winner.up:
+        return _condition(match.winner), _trouble(match.winner, activity) or (_reason(previous) if match.others else None)
+    if match.winner and wanted.service.one_shot and match.winner.completed:
+        return "completed", None
+    pull = activity.attempts.of("", image_subject(wanted.image))
+    if match.image_id is None and match.winner is None:
+        pulling = any(isinstance(step.action, Pull) and step.action.image == wanted.image for step in activity.plan.steps)
+        return ("pulling" if pulling else "waiting"), _reason(pull)
+    flying = {type(step.action) for step in steps if step.id in activity.in_flight}
+    if Stop in flying:
+        return "stopping", None
+    if flying & {Start, Create}:
+        return "starting", _reason(attempt)
+    if attempt:
+        return ("exited" if attempt.code in ("exited", "oom") else "failed"), _reason(attempt)
+    until = next((step.until for step in steps if step.until), "")
+    waits = Reason("dependency", f"it waits until {until}") if until else None
+    if match.winner and match.winner.status is Status.CREATED:
+        return "created", waits
+    if match.winner:
+        return "exited", waits or Reason("exited", _ended(match.winner))
+    return "waiting", waits
+
+
+def _condition(container: Container) -> str:
+    if container.status is Status.RUNNING:
+        return str(container.health) if container.health else "running"
+    return {Status.PAUSED: "stopped", Status.RESTARTING: "restarting"}.get(container.status, str(container.status))
+
+
+def _trouble(container: Container, activity: Activity) -> Reason | None:
+    tail = activity.tails.get(container.id, "")
+    lines = f"; its last lines: {tail}" if tail else ""
+    if container.status is Status.RESTARTING:
+        return Reason("crash_loop", f"{_ended(container)} and is restarted by the engine, {container.restarts} times so far{lines}")
+    if container.status is Status.PAUSED:
+        return Reason("paused", f"somebody paused it: docker unpause {container.name}")
+    if container.health is Health.UNHEALTHY:
+        return Reason("unhealthy", f"its health check fails{lines}")
+    return None
+
+
+def _ended(container: Container) -> str:
+    return f"it ended: {container.error}" if container.error else f"it exited with {container.exit_code}"
+
+
+def _reason(attempt: Attempt | None) -> Reason | None:
+    return Reason(attempt.code, attempt.message, attempt.count, attempt.next_at) if attempt else None

@@ -1,0 +1,253 @@
+"""An effective app, made ready for planning: names on the engine, mounts and attachments, and the hash of each spec.
+
+The spec hash is what tells "as it should be" from "to be replaced". It covers the service as validated, without
+defaults and without what a container does not depend on, together with its image's id, attachments and mounts.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from device_agent.core.scopes import EffectiveApp
+from device_agent.model.canonical import canonical, digest
+from device_agent.model.compose import App, NetworkDefinition, Service, VolumeDefinition
+from device_agent.model.image import normalise
+from device_agent.model.observed import (
+    LABEL_APP,
+    LABEL_DEPENDS_ON,
+    LABEL_DEVICE,
+    LABEL_IMAGE,
+    LABEL_NETWORK,
+    LABEL_RELEASE,
+    LABEL_REVISION,
+    LABEL_SERVICE,
+    LABEL_SPEC,
+    LABEL_VOLUME,
+)
+from device_agent.model.steps import Create, CreateNetwork, CreateVolume, Endpoint, Mount
+
+_NOT_OF_THE_CONTAINER = {"image", "depends_on", "networks", "network_mode", "volumes"}
+SERVICE_MODE = "service:"
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """How objects of this device are named and marked on the engine."""
+
+    device: str
+    """The value of the label `device-agent.device`: `{fleet}/{id}`."""
+    prefix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WantedNetwork:
+    key: str
+    name: str
+    spec: str
+    external: bool
+    create: CreateNetwork
+
+
+@dataclass(frozen=True, slots=True)
+class WantedVolume:
+    key: str
+    name: str
+    spec: str
+    external: bool
+    create: CreateVolume
+
+
+@dataclass(frozen=True, slots=True)
+class WantedService:
+    name: str
+    service: Service
+    image: str
+    """Normalised."""
+    networks: tuple[str, ...]
+    """Keys, in the order to attach them."""
+    endpoints: tuple[Endpoint, ...]
+    mounts: tuple[Mount, ...]
+    volumes: frozenset[str]
+    """Keys of the named volumes among the mounts."""
+    shares: str | None
+    """The service whose network it shares (`network_mode: service:…`)."""
+    basis: bytes
+    """Canonical JSON of everything of the spec but what only the engine knows (image id, shared container)."""
+
+    def spec(self, image_id: str, shared: str = "") -> str:
+        """The spec hash, given the id of its image and of the container whose network it shares."""
+        return hashlib.sha256(b"\n".join((self.basis, image_id.encode(), shared.encode()))).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class WantedApp:
+    name: str
+    digest: str
+    scope: str
+    revision: str
+    release: str | None
+    services: Mapping[str, WantedService]
+    """Each after those it depends on."""
+    networks: Mapping[str, WantedNetwork]
+    volumes: Mapping[str, WantedVolume]
+    naming: Naming
+
+    def container_name(self, service: str, spec: str) -> str:
+        return f"{self.naming.prefix}{self.name}-{service}-{spec[:6]}"
+
+    def create(self, wanted: WantedService, image_id: str, shared: str = "") -> Create:
+        """The container to make for a service. `shared` is the id of the container whose network it shares."""
+        spec = wanted.spec(image_id, shared)
+        labels = {
+            LABEL_DEVICE: self.naming.device,
+            LABEL_APP: self.name,
+            LABEL_SERVICE: wanted.name,
+            LABEL_SPEC: spec,
+            LABEL_IMAGE: wanted.image,
+            LABEL_REVISION: self.revision,
+        }
+        if self.release:
+            labels[LABEL_RELEASE] = self.release
+        if wanted.service.depends_on:
+            labels[LABEL_DEPENDS_ON] = ",".join(sorted(wanted.service.depends_on))
+        if shared:
+            mode = f"container:{shared}"
+        elif wanted.endpoints:
+            mode = wanted.endpoints[0].network
+        else:
+            mode = wanted.service.network_mode or "none"
+        return Create(
+            name=self.container_name(wanted.name, spec),
+            image=wanted.service.image,
+            service=wanted.service,
+            labels=labels,
+            network_mode=mode,
+            endpoints=wanted.endpoints,
+            mounts=wanted.mounts,
+        )
+
+
+def wanted_app(effective: EffectiveApp, app: App, naming: Naming) -> WantedApp:
+    """Put an effective app and its validated form together."""
+    used = {key for service in app.services.values() for key in service.networks}
+    networks = {key: _network(effective.name, key, app.networks[key], naming) for key in sorted(used)}
+    volumes = {key: _volume(effective.name, key, definition, naming) for key, definition in sorted(app.volumes.items())}
+    services = {
+        name: _service(name, app.services[name], networks, volumes) for name in in_dependency_order(app.services)
+    }
+    return WantedApp(
+        name=effective.name,
+        digest=digest(effective.document),
+        scope=effective.scope,
+        revision=effective.revision,
+        release=effective.release,
+        services=services,
+        networks=networks,
+        volumes=volumes,
+        naming=naming,
+    )
+
+
+def in_dependency_order(services: Mapping[str, Service]) -> list[str]:
+    """Every service after those it depends on. The services are free of cycles (validated)."""
+    order: dict[str, None] = {}
+
+    def visit(name: str) -> None:
+        if name in order or name not in services:
+            return
+        for dependency in sorted(services[name].depends_on):
+            visit(dependency)
+        order[name] = None
+
+    for name in sorted(services):
+        visit(name)
+    return list(order)
+
+
+def _name_on_engine(app: str, key: str, definition: NetworkDefinition | VolumeDefinition, naming: Naming) -> str:
+    if definition.external:
+        return definition.name or key
+    return naming.prefix + (definition.name or f"{app}_{key}")
+
+
+def _labels(app: str, own: str, key: str, spec: str, definition: NetworkDefinition | VolumeDefinition, naming: Naming) -> dict[str, str]:
+    return {**definition.labels, LABEL_DEVICE: naming.device, LABEL_APP: app, own: key, LABEL_SPEC: spec}
+
+
+def _definition_spec(definition: NetworkDefinition | VolumeDefinition) -> str:
+    return hashlib.sha256(canonical(definition.model_dump(mode="json", exclude_defaults=True))).hexdigest()
+
+
+def _network(app: str, key: str, definition: NetworkDefinition, naming: Naming) -> WantedNetwork:
+    name = _name_on_engine(app, key, definition, naming)
+    spec = _definition_spec(definition)
+    create = CreateNetwork(
+        name=name,
+        labels=_labels(app, LABEL_NETWORK, key, spec, definition, naming),
+        driver=definition.driver,
+        driver_opts=definition.driver_opts,
+        ipam=definition.ipam,
+        internal=definition.internal,
+        attachable=definition.attachable,
+        enable_ipv6=definition.enable_ipv6,
+    )
+    return WantedNetwork(key, name, spec, definition.external, create)
+
+
+def _volume(app: str, key: str, definition: VolumeDefinition, naming: Naming) -> WantedVolume:
+    name = _name_on_engine(app, key, definition, naming)
+    spec = _definition_spec(definition)
+    create = CreateVolume(
+        name=name,
+        labels=_labels(app, LABEL_VOLUME, key, spec, definition, naming),
+        driver=definition.driver,
+        driver_opts=definition.driver_opts,
+    )
+    return WantedVolume(key, name, spec, definition.external, create)
+
+
+def _service(
+    name: str, service: Service, networks: Mapping[str, WantedNetwork], volumes: Mapping[str, WantedVolume]
+) -> WantedService:
+    # Compose connects in the order of priority, the highest first, then by name; the first gives the default route.
+    keys = sorted(service.networks, key=lambda key: (-service.networks[key].priority, key))
+    endpoints = tuple(
+        Endpoint(
+            network=networks[key].name,
+            aliases=tuple(dict.fromkeys((name, *service.networks[key].aliases))),
+            ipv4_address=service.networks[key].ipv4_address,
+            ipv6_address=service.networks[key].ipv6_address,
+            priority=service.networks[key].priority,
+        )
+        for key in keys
+    )
+    named = {mount.source for mount in service.volumes if mount.type == "volume" and mount.source}
+    mounts = tuple(
+        mount.model_copy(update={"source": volumes[mount.source].name})
+        if mount.type == "volume" and mount.source
+        else mount
+        for mount in service.volumes
+    )
+    mode = service.network_mode or ""
+    basis = canonical(
+        {
+            "service": service.model_dump(mode="json", exclude_defaults=True, exclude=_NOT_OF_THE_CONTAINER),
+            "networks": [
+                {"name": e.network, "aliases": list(e.aliases), "ipv4": e.ipv4_address, "ipv6": e.ipv6_address}
+                for e in endpoints
+            ],
+            "mounts": [mount.model_dump(mode="json", exclude_defaults=True) for mount in mounts],
+            "network_mode": mode,
+        }
+    )
+    return WantedService(
+        name=name,
+        service=service,
+        image=normalise(service.image),
+        networks=tuple(keys),
+        endpoints=endpoints,
+        mounts=mounts,
+        volumes=frozenset(named),
+        shares=mode.removeprefix(SERVICE_MODE) if mode.startswith(SERVICE_MODE) else None,
+        basis=basis,
+    )
