@@ -48,6 +48,8 @@ class Mount(Frozen):
     read_only: bool = False
     nocopy: bool = False
     propagation: str | None = None
+    selinux: Literal["z", "Z"] | None = None
+    """Relabel a bind mount: `z` shared, `Z` private to the container."""
     create_host_path: bool = True
     tmpfs_size: int | None = None
     tmpfs_mode: int | None = None

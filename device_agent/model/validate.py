@@ -1,0 +1,167 @@
+"""Whole apps: from raw JSON to canonical models, or a refusal that names every wrong place.
+
+Rules
+1. An app is refused whole, and with it the document: nothing of it is half applied.
+2. What is unknown or not supported outweighs what is wrong, and that outweighs a cycle: the refusal's code is the first
+   that applies, its problems are all of them.
+3. After validation nothing is implied any more: a service's networks are explicit, every network that is used has a
+   definition, and who shares another's network depends on it.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from device_agent.model import compose_read
+from device_agent.model.compose import App, Dependency, NetworkDefinition, Service, ServiceNetwork, VolumeDefinition
+from device_agent.model.compose_forms import APP_NAME, KEY_NAME, NotValid
+from device_agent.model.compose_read import WHEN_PUBLISHING
+from device_agent.model.errors import Problem, Refused
+from device_agent.model.place import UNSUPPORTED, Names, Notes, Place, Reader, read, read_fields
+from device_agent.model.target import Json
+
+DEFAULT_NETWORK = "default"
+
+_APP_REFUSED = {
+    "configs": UNSUPPORTED,
+    "secrets": UNSUPPORTED,
+    "models": UNSUPPORTED,
+    "include": f"`include` {WHEN_PUBLISHING}",
+}
+_APP_IGNORED = {
+    "name": "has no use here: an app is named by its key under `apps`",
+    "version": "has no use here: it has none in the Compose Specification any more",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """Valid apps by name, and what was accepted without effect, sorted by pointer."""
+
+    apps: Mapping[str, App]
+    warnings: tuple[Problem, ...] = ()
+
+
+def validate_apps(apps: Mapping[str, Json]) -> Parsed:
+    """The canonical apps of a document's `apps`, every one of them an object.
+
+    Raises `Refused` with code `unsupported`, `invalid` or `cycle`, and every wrong place in its problems, sorted.
+    """
+    notes = Notes()
+    root = Place(apps, notes, key="apps")
+    found: dict[str, App] = {}
+    cycles: list[Problem] = []
+    for name in apps:
+        place = root.at(name)
+        if not APP_NAME.fullmatch(name):
+            place.invalid(
+                "an app's name has lower-case letters, digits, `_` and `-`, and starts with a letter or digit"
+            )
+        try:
+            app = _app(place)
+        except NotValid as error:
+            place.note(error)
+        else:
+            found[name] = app
+            cycles += _cycles(place, app.services)
+    _refuse(notes, cycles)
+    return Parsed(found, _sorted(notes.warnings))
+
+
+def _refuse(notes: Notes, cycles: list[Problem]) -> None:
+    counts = (
+        ("unsupported", notes.unsupported, "key is not supported", "keys are not supported"),
+        ("invalid", notes.invalid, "value is not valid", "values are not valid"),
+        ("cycle", cycles, "cycle of dependencies", "cycles of dependencies"),
+    )
+    wrong = [(code, f"{len(found)} {one if len(found) == 1 else many}") for code, found, one, many in counts if found]
+    if wrong:
+        problems = _sorted([*notes.unsupported, *notes.invalid, *cycles])
+        raise Refused(wrong[0][0], ", ".join(message for _, message in wrong), problems)
+
+
+def _sorted(problems: list[Problem]) -> tuple[Problem, ...]:
+    return tuple(sorted(problems, key=lambda problem: (problem.pointer, problem.message)))
+
+
+def _app(place: Place) -> App:
+    """The app as far as it could be read. Raises `NotValid` when it is no object at all."""
+    value = place.object()
+    names = Names(*(_keys(value, section) for section in ("services", "networks", "volumes")))
+    readers = {
+        "services": _section(names, compose_read.service),
+        "networks": _section(names, compose_read.network),
+        "volumes": _section(names, compose_read.volume),
+    }
+    fields = read_fields(place, readers, refused=_APP_REFUSED, ignored=_APP_IGNORED)
+    if not value.get("services", {}):
+        place.invalid("an app has at least one service", "services")
+    return _explicit(fields.get("services", {}), fields.get("networks", {}), fields.get("volumes", {}))
+
+
+def _keys(app: Mapping[str, Json], section: str) -> frozenset[str]:
+    declared = app.get(section)
+    return frozenset(declared) if isinstance(declared, dict) else frozenset()
+
+
+def _section(names: Names, reader: Reader) -> Reader:
+    """A map of named things; a name follows Compose's pattern."""
+
+    def read_section(section: Place) -> dict[str, object]:
+        found: dict[str, object] = {}
+        for name in section.object():
+            place = section.at(name, names)
+            if not KEY_NAME.fullmatch(name):
+                place.invalid("a name has only letters, digits, `.`, `_` and `-`")
+            read(place, reader, lambda value, name=name: found.__setitem__(name, value))
+        return found
+
+    return read_section
+
+
+def _explicit(
+    services: Mapping[str, Service],
+    networks: Mapping[str, NetworkDefinition],
+    volumes: Mapping[str, VolumeDefinition],
+) -> App:
+    """Rule 3."""
+    complete: dict[str, Service] = {}
+    for name, service in services.items():
+        changes: dict[str, object] = {}
+        if not service.networks and service.network_mode is None:
+            changes["networks"] = {DEFAULT_NETWORK: ServiceNetwork()}
+        mode, _, other = (service.network_mode or "").partition(":")
+        if mode == "service" and other not in service.depends_on:
+            changes["depends_on"] = {**service.depends_on, other: Dependency()}
+        complete[name] = service.model_copy(update=changes) if changes else service
+    used = {network for service in complete.values() for network in service.networks}
+    if DEFAULT_NETWORK in used and DEFAULT_NETWORK not in networks:
+        networks = {**networks, DEFAULT_NETWORK: NetworkDefinition()}
+    return App(services=complete, networks=networks, volumes=volumes)
+
+
+def _cycles(place: Place, services: Mapping[str, Service]) -> Iterator[Problem]:
+    """Each cycle once, where it was met. Without recursion: a chain of dependencies may be as long as a document."""
+    finished: set[str] = set()
+    for start in sorted(services):
+        path: dict[str, Iterator[str]] = {}
+        following: str | None = start
+        while following is not None or path:
+            if following is not None and following not in finished and following in services:
+                path[following] = iter(sorted(services[following].depends_on))
+            following = None
+            while path and following is None:
+                current = next(reversed(path))
+                following = next(path[current], None)
+                if following is None:
+                    finished.add(current)
+                    del path[current]
+                elif following in path:
+                    yield _cycle(place, list(path), following)
+                    following = None
+
+
+def _cycle(place: Place, path: list[str], entry: str) -> Problem:
+    members = [*path[path.index(entry) :], entry]
+    last = members[-2]
+    key = "depends_on" if "depends_on" in place.value["services"][last] else "network_mode"
+    return Problem(place.pointer("services", last, key), f"a service cannot wait for itself: {' → '.join(members)}")
