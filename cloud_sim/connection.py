@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from paho.mqtt import client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
@@ -146,14 +147,14 @@ class Connection:
         self._denied: dict[int, str] = {}
         self._limit = 0
         protocol = mqtt.MQTTv5 if self._v5 else mqtt.MQTTv311
-        client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=client_id, protocol=protocol)
+        client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=protocol)
         client.on_connect = self._on_connect
         client.on_connect_fail = self._on_connect_fail
         client.on_disconnect = self._on_disconnect
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
         client.on_publish = self._on_publish
-        client.reconnect_delay_set(0.5, 10)
+        client.reconnect_delay_set(1, 10)
         if broker.username:
             client.username_pw_set(broker.username, broker.password)
         if broker.tls:
@@ -223,7 +224,7 @@ class Connection:
 
     def _on_message(self, _client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
         content_type = getattr(message.properties, "ContentType", None)
-        self.happened.put(Arrived(message.topic, message.payload, message.retain, content_type))
+        self.happened.put(Arrived(message.topic, bytes(message.payload), message.retain, content_type))
 
     def _on_publish(
         self, _client: mqtt.Client, _data: Any, mid: int, code: ReasonCode, _properties: Properties | None

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
 
-from device_agent.model.target import Json, Version
+from device_agent.model.target import Json
 
 from cloud_sim.connection import Misconfigured
 
@@ -22,8 +22,7 @@ JOURNAL_ROWS = 100_000
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS target (
-    place TEXT NOT NULL, device TEXT NOT NULL, epoch INTEGER NOT NULL, revision INTEGER NOT NULL, body BLOB NOT NULL,
-    PRIMARY KEY (place, device)
+    place TEXT NOT NULL, device TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (place, device)
 ) STRICT;
 CREATE TABLE IF NOT EXISTS heard (
     place TEXT NOT NULL, device TEXT NOT NULL, kind TEXT NOT NULL, at TEXT NOT NULL, body BLOB NOT NULL,
@@ -34,20 +33,6 @@ CREATE TABLE IF NOT EXISTS journal (
     kind TEXT NOT NULL, at TEXT NOT NULL, body BLOB NOT NULL, UNIQUE (place, device, seq, body)
 ) STRICT;
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Owned:
-    """A target as this cloud published it last. `device` is None for the fleet's."""
-
-    device: str | None
-    version: Version
-    body: bytes
-
-    @property
-    def document(self) -> dict[str, Json]:
-        document: dict[str, Json] = json.loads(self.body)
-        return document
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,18 +79,14 @@ class Database:
                 raise
             self._connection.execute("COMMIT")
 
-    def owned(self) -> tuple[Owned, ...]:
+    def owned(self) -> dict[str | None, bytes]:
+        """The targets as they were published last: by device, the fleet's under None."""
         with self._lock:
-            rows = self._connection.execute(
-                "SELECT device, epoch, revision, body FROM target WHERE place = ? ORDER BY device", (self._place,)
-            ).fetchall()
-        return tuple(Owned(device or None, Version(epoch, revision), body) for device, epoch, revision, body in rows)
+            rows = self._connection.execute("SELECT device, body FROM target WHERE place = ?", (self._place,)).fetchall()
+        return {device or None: body for device, body in rows}
 
-    def own(self, target: Owned) -> None:
-        self._execute(
-            "INSERT OR REPLACE INTO target VALUES (?, ?, ?, ?, ?)",
-            (self._place, target.device or "", *target.version, target.body),
-        )
+    def own(self, device: str | None, body: bytes) -> None:
+        self._execute("INSERT OR REPLACE INTO target VALUES (?, ?, ?)", (self._place, device or "", body))
 
     def hear(self, device: str, kind: str, at: str, body: bytes) -> None:
         """Keep the last state or session of a device."""

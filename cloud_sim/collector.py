@@ -1,0 +1,200 @@
+"""The thread that empties the connection's queue: it learns, remembers, and gives the broker back what it has lost.
+
+All state is guarded by one condition, which is notified whenever something was heard, and once a second, because time
+alone changes things too (a lost device becomes an offline one).
+"""
+
+import threading
+from collections.abc import Callable
+from functools import lru_cache
+from queue import Empty
+from typing import TypeVar
+
+from device_agent.model.errors import Refused
+from device_agent.model.target import Target, Version
+from device_agent.wire.target import read_target
+from device_agent.wire.topics import FleetTopics
+
+from cloud_sim.clock import monotonic
+from cloud_sim.connection import Arrived, Broker, Connection, Denied, Down, Happened, Unreachable, Unsubscribed, Up
+from cloud_sim.database import Database
+from cloud_sim.hearing import Hearing
+from cloud_sim.numbering import next_version
+
+SETTLE_S = 0.1
+"""How long it must be quiet after the marker: some brokers send what is retained from another thread."""
+LEARN_AT_MOST_S = 3.0
+"""A broker that does not let the marker through is taken to have sent everything by then."""
+TICK_S = 1.0
+BATCH = 500
+"""Messages in one transaction."""
+
+_T = TypeVar("_T")
+
+_read = lru_cache(maxsize=1024)(read_target)
+
+
+class Collector:
+    """Started by `open`. Its methods may be called from any thread."""
+
+    def __init__(
+        self, broker: Broker, topics: FleetTopics, client_id: str, database: Database, tell: Callable[[str], None]
+    ) -> None:
+        self.changed = threading.Condition(threading.RLock())
+        self.hearing = Hearing(database, tell)
+        self.down: Down | None = None
+        self.ticks = 0
+        self._topics = topics
+        self._database = database
+        self._tell = tell
+        self._marker = topics.reply(client_id)
+        subscriptions = (*topics.targets, *topics.subscriptions())
+        self.connection = Connection(broker, client_id, subscriptions=subscriptions, marker=self._marker)
+        self._retained: dict[str | None, Target] = {}
+        self._learned = False
+        self._connected_at: float | None = None
+        self._marked = False
+        self._failure: Exception | None = None
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="cloud-collector", daemon=True)
+
+    def open(self) -> None:
+        self.connection.open()
+        self._thread.start()
+
+    def close(self) -> None:
+        self._closing.set()
+        self.connection.close()
+        if self._thread.is_alive():
+            self._thread.join(2 * TICK_S)
+
+    def await_learned(self, timeout: float) -> None:
+        """Until connected, and all that the broker retains is known. Raises `Denied` or `Unreachable`."""
+        self.wait_for(lambda: self._learned or (self.down is not None and self.down.denied), timeout)
+        if self._learned:
+            return
+        if self.down and self.down.denied:
+            raise Denied(self.down.reason)
+        broker = self.connection.broker
+        why = broker.probe() or (self.down.reason if self.down else "it accepts connections, and does not answer")
+        raise Unreachable(f"cannot reach the broker {broker}: {why}")
+
+    def wait_for(self, check: Callable[[], _T], timeout: float) -> _T:
+        """Until `check` says something true, or time is over: its last answer."""
+
+        def checked() -> _T:
+            if self._failure:
+                raise RuntimeError("cloud-sim's collector has stopped") from self._failure
+            return check()
+
+        with self.changed:
+            return self.changed.wait_for(checked, timeout)
+
+    def targets(self) -> dict[str | None, Target]:
+        """The newest target of each scope: the database's or, when it is not older, the broker's; the fleet's under None.
+
+        Of two equal versions the broker's, because that is what the devices get.
+        """
+        with self.changed:
+            newest = self._owned()
+            for device, retained in self._retained.items():
+                if device not in newest or retained.version >= newest[device].version:
+                    newest[device] = retained
+            return newest
+
+    def next_version(self, device: str | None) -> Version:
+        with self.changed:
+            own, retained = self._owned().get(device), self._retained.get(device)
+            accepted = self.hearing.accepted(device)
+            return next_version(own.version if own else None, retained.version if retained else None, accepted)
+
+    def owns(self, device: str | None) -> bool:
+        """Whether the scope's newest target is in the database, and no device has a newer one."""
+        with self.changed:
+            own = self._owned().get(device)
+            return own is not None and self.next_version(device) == (own.version.epoch, own.version.revision + 1)
+
+    def _owned(self) -> dict[str | None, Target]:
+        return {device: _read(body) for device, body in self._database.owned().items()}
+
+    def _run(self) -> None:
+        try:
+            while not self._closing.is_set():
+                self._collect(self._take())
+        except Exception as error:  # noqa: BLE001 - told to every caller that waits, who would wait for ever otherwise
+            with self.changed:
+                self._failure = error
+                self.changed.notify_all()
+
+    def _take(self) -> list[Happened]:
+        """What has happened: at least one thing, or nothing for as long as nothing may mean something."""
+        queue = self.connection.happened
+        batch: list[Happened] = []
+        try:
+            batch.append(queue.get(timeout=TICK_S if self._learned else SETTLE_S))
+            while len(batch) < BATCH:
+                batch.append(queue.get_nowait())
+        except Empty:
+            pass
+        return batch
+
+    def _collect(self, batch: list[Happened]) -> None:
+        with self.changed:
+            with self._database.transaction():
+                for happened in batch:
+                    self._heard(happened)
+            quiet = not batch and self._marked
+            late = self._connected_at is not None and monotonic() > self._connected_at + LEARN_AT_MOST_S
+            if self._connected_at is not None and not self._learned and (quiet or late):
+                self._learned = True
+                self._give_back()
+            self.ticks += 1
+            self.changed.notify_all()
+
+    def _heard(self, happened: Happened) -> None:
+        match happened:
+            case Up():
+                self.down, self._connected_at, self._learned, self._marked = None, monotonic(), False, False
+                self._retained = {}
+                self.hearing.forget()
+            case Down():
+                if self._learned and not self._closing.is_set():
+                    self._tell(happened.reason)
+                self.down, self._connected_at, self._learned = happened, None, False
+            case Unsubscribed():
+                self._tell(happened.reason)
+            case Arrived(topic=self._marker):
+                self._marked = True
+            case Arrived():
+                if up := self._topics.parse_up(happened.topic):
+                    self.hearing.hear(*up, happened)
+                else:
+                    self._target_seen(self._topics.device_of(happened.topic), happened)
+
+    def _target_seen(self, device: str | None, message: Arrived) -> None:
+        if not message.payload:
+            self._retained.pop(device, None)
+            return
+        try:
+            target = _read(message.payload, message.content_type)
+            if (target.fleet, target.device) != (self._topics.fleet, device):
+                raise Refused("scope", f"it is for {target.fleet}/{target.device}")
+        except Refused as refused:
+            self._retained.pop(device, None)
+            self._tell(f"the target on {message.topic} is none: {refused.message}")
+        else:
+            self._retained[device] = target
+
+    def _give_back(self) -> None:
+        """Publish again what this cloud owns and the broker does not have, or has an older one of."""
+        for device, body in self._database.owned().items():
+            own, retained = _read(body), self._retained.get(device)
+            if retained is None or retained.version < own.version:
+                topic = self._topics.device_target(device) if device else self._topics.target
+                whose = f"the target of device {device}" if device else "the fleet's target"
+                try:
+                    self.connection.publish(topic, body)
+                except (Denied, Unreachable) as error:
+                    self._tell(f"cannot publish {whose} again: {error}")
+                else:
+                    self._tell(f"the broker did not have {whose} {own.version}: published again")
