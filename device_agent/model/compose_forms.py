@@ -1,248 +1,21 @@
-"""Compose's units and short forms: one JSON value in, its canonical value out.
+"""Compose's names, paths and short forms: one value of a document in, its canonical value out.
 
-Pure functions. Each raises `NotValid` with a sentence for the operator (`NotSupported` where Compose would take the
-value and this agent does not). Rules and units are the Compose Specification's; where it leaves a form to the engine,
-they are those of the engine's own command line. A string may stand for a number or a boolean only where the
-specification's schema lets it.
-
-A `$` has no meaning here: variables were resolved when the target was published, so `$HOME` and `$$` are passed on
-as they are.
+Pure functions; each raises `NotValid` or `NotSupported`. Where the Compose Specification leaves a form to the engine,
+the rules are those of the engine's own command line.
 """
 
 import ipaddress
 import posixpath
 import re
 import shlex
-from collections.abc import Callable, Collection
-from decimal import Decimal
+from collections.abc import Callable
 
 from device_agent.model.compose import Device, Mount, Port, Restart
+from device_agent.model.compose_units import NotSupported, NotValid, integer, kind, one_of, string, text
 from device_agent.model.target import Json
 
-LARGEST = 2**53 - 1
-"""The largest integer that canonical JSON (RFC 8785) can say; as nanoseconds, 104 days."""
 LARGEST_PORT = 65535
 VARIABLE_HINT = "variables are resolved when publishing: cloud-sim publish does it"
-
-
-class NotValid(ValueError):  # noqa: N818 - completed to a sentence by its message
-    """A value that is wrong; `more` leads from the value that was given to the part that is wrong."""
-
-    def __init__(self, message: str, *more: str | int) -> None:
-        super().__init__(message)
-        self.message = message
-        self.more = more
-
-
-class NotSupported(NotValid):
-    """A value that Compose knows and this version of the agent does not."""
-
-
-def kind(value: Json) -> str:
-    """The JSON type in words."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "a boolean"
-        case int() | float():
-            return "a number"
-        case str():
-            return "a string"
-        case list():
-            return "a list"
-        case _:
-            return "an object"
-
-
-# ------------------------------------------------------------------------------------------------- scalars
-
-
-def string(value: Json) -> str:
-    """A string, perhaps empty."""
-    if not isinstance(value, str):
-        quote = ": put it in quotes" if isinstance(value, bool | int | float) else ""
-        raise NotValid(f"expected a string, not {kind(value)}{quote}")
-    if "\0" in value:
-        raise NotValid("a NUL character cannot be passed to a process")
-    return value
-
-
-def text(value: Json) -> str:
-    """A string that is not empty."""
-    if string(value) == "":
-        raise NotValid("must not be empty")
-    return str(value)
-
-
-def scalar_text(value: Json) -> str:
-    """The string that Compose makes of a string, a number or a boolean: 1 → `1`, 1.0 → `1`, 1.5 → `1.5`, true → `true`."""
-    match value:
-        case str():
-            return string(value)
-        case bool():
-            return "true" if value else "false"
-        case int():
-            return str(value)
-        case float():
-            # Compose prints numbers as Go does: without an exponent below 1e21, otherwise like Python.
-            if abs(value) < 1e21:  # noqa: PLR2004
-                plain = format(Decimal(repr(value)), "f") if "e+" in repr(value) else repr(value)
-                return plain.removesuffix(".0")
-            return repr(value)
-        case _:
-            raise NotValid(f"expected a string, a number or a boolean, not {kind(value)}")
-
-
-_BOOLEANS = {
-    **dict.fromkeys(("true", "yes", "on", "y"), True),
-    **dict.fromkeys(("false", "no", "off", "n"), False),
-}
-
-
-def boolean(value: Json) -> bool:
-    """A boolean, or a string that YAML 1.1 reads as one: Compose casts those after it has put variables in."""
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.lower() in _BOOLEANS:
-        return _BOOLEANS[value.lower()]
-    raise NotValid(f"expected true or false, not {kind(value)}")
-
-
-def strict_boolean(value: Json) -> bool:
-    if not isinstance(value, bool):
-        raise NotValid(f"expected true or false, not {kind(value)}")
-    return value
-
-
-def integer(value: Json, lowest: int = 0, highest: int = LARGEST) -> int:
-    """A whole number, or a string of digits."""
-    number: int | None = None
-    if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{1,19}", value):
-        number = int(value)
-    elif isinstance(value, float) and value.is_integer():
-        number = int(value)  # 80.0 is the same number as 80 in canonical JSON
-    elif isinstance(value, int) and not isinstance(value, bool):
-        number = value
-    if number is None:
-        raise NotValid("expected a whole number" + ("" if isinstance(value, str | float) else f", not {kind(value)}"))
-    if not lowest <= number <= highest:
-        raise NotValid(f"must be from {lowest} to {highest}")
-    return number
-
-
-def number(value: Json) -> int:
-    """A whole number that may not be written as a string; either sign."""
-    if isinstance(value, str):
-        raise NotValid("expected a number, not a string")
-    return integer(value, lowest=-LARGEST)
-
-
-def one_of(*words: str) -> Callable[[Json], str]:
-    """Exactly one of these words."""
-
-    def parse(value: Json) -> str:
-        if value not in words:
-            raise NotValid(f"must be one of: {', '.join(words)}")
-        return str(value)
-
-    return parse
-
-
-# --------------------------------------------------------------------------------------------------- units
-
-_BYTES = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+) ?(?:([kmgtp])(?:i?b)?|b)?", re.IGNORECASE | re.ASCII)
-_LONGEST_NUMBER = 64
-
-
-def size(value: Json) -> int:
-    """Bytes, from a number or a string such as `64m`, `1.5g`, `2 GiB`; every prefix is binary, fractions are cut off."""
-    if isinstance(value, str):
-        match = _BYTES.fullmatch(value) if len(value) <= _LONGEST_NUMBER else None
-        if match is None:
-            raise NotValid("expected a size in bytes, such as 67108864, 64m or 1.5g")
-        exponent = " kmgtp".index(match[2].lower()) if match[2] else 0
-        exact = Decimal(match[1]) * 1024**exponent
-        if exact > LARGEST:
-            raise NotValid(f"must be at most {LARGEST} bytes")
-        return int(exact)
-    return integer(value)
-
-
-def limit(value: Json) -> int | None:
-    """Like `size`; 0 is the engine's word for no limit of its own."""
-    return size(value) or None
-
-
-_NANOSECONDS = {
-    "ns": 1,
-    "us": 10**3,
-    "µs": 10**3,  # U+00B5, the micro sign
-    "μs": 10**3,  # noqa: RUF001 - U+03BC, the Greek letter, stands for it too
-    "ms": 10**6,
-    "s": 10**9,
-    "m": 60 * 10**9,
-    "h": 3600 * 10**9,
-    "d": 24 * 3600 * 10**9,
-    "w": 7 * 24 * 3600 * 10**9,
-}
-_DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h|d|w)")  # noqa: RUF001
-
-
-def duration(value: Json) -> int:
-    """Nanoseconds, from a string such as `1m30s`, `1h5m30s20ms`, `1.5s` or `0`. A bare number has no unit, and is wrong."""
-    wrong = NotValid("expected a duration with units, such as 30s, 1m30s or 1h5m30s20ms")
-    if not isinstance(value, str) or not value or len(value) > _LONGEST_NUMBER:
-        raise wrong
-    if value == "0":
-        return 0
-    total, end = Decimal(0), 0
-    while end < len(value):
-        part = _DURATION_PART.match(value, end)
-        if part is None:
-            raise wrong
-        total += Decimal(part[1]) * _NANOSECONDS[part[2]]
-        end = part.end()
-    if total > LARGEST:
-        raise NotValid("must be at most 104 days")
-    return int(total)
-
-
-def health_duration(value: Json) -> int | None:
-    """A duration of a healthcheck: 0 is the engine's word for the image's, less than a millisecond it refuses."""
-    nanoseconds = duration(value)
-    if 0 < nanoseconds < _NANOSECONDS["ms"]:
-        raise NotValid("must be at least 1ms")
-    return nanoseconds or None
-
-
-_DECIMAL = re.compile(r"[0-9]+(?:\.[0-9]*)?|\.[0-9]+", re.ASCII)
-
-
-def cpus(value: Json) -> int | None:
-    """Billionths of a CPU, from a number or a string such as `0.5`; 0 is no limit."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise NotValid(f"expected a number of CPUs, not {kind(value)}")
-    written = value if isinstance(value, str) else format(Decimal(repr(value)), "f")
-    if len(written) > _LONGEST_NUMBER or not _DECIMAL.fullmatch(written):
-        raise NotValid("expected a number of CPUs, such as 0.5 or 2")
-    billionths = int(Decimal(written) * 10**9)
-    if billionths > LARGEST:
-        raise NotValid("must be at most nine million CPUs")
-    return billionths or None
-
-
-def file_mode(value: Json) -> int:
-    """Permission bits: a string is octal (`"1777"`), a number is taken as it is (JSON has no octal: 1777 octal is 1023)."""
-    highest = 0o7777
-    if isinstance(value, str):
-        if not re.fullmatch(r"(?:0o?)?[0-7]{1,4}", value):
-            raise NotValid('expected permission bits in octal, such as "1777"')
-        return int(value.removeprefix("0o"), 8)
-    return integer(value, highest=highest)
-
-
-# ------------------------------------------------------------------------------------------ names and paths
 
 APP_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 KEY_NAME = re.compile(r"[a-zA-Z0-9._-]+")
@@ -462,19 +235,24 @@ def mount(value: Json) -> Mount:
     parts = text(value).split(":")
     if "" in parts:
         raise NotValid("an empty part between colons")
-    if len(parts) == 1:
-        return Mount(type="volume", target=mount_point(parts[0]))
-    source, target = parts[:2]
+    match parts:
+        case [target]:
+            return Mount(type="volume", target=mount_point(target))
+        case [source, target]:
+            options = ""
+        case [source, target, options]:
+            pass
+        case _:
+            raise NotValid("too many colons: use the long form")
     if len(source) == 1 and source.isalpha():
         raise NotValid("one letter before a colon is a drive to Compose: use the long form for a volume of that name")
-    if len(parts) > 3:  # noqa: PLR2004
-        raise NotValid("too many colons: use the long form")
     bind = source[0] in "./~\\"
-    options = _mount_options(parts[2], bind=bind) if len(parts) > 2 else {}  # noqa: PLR2004
-    target = mount_point(target)
-    if bind:
-        return Mount(type="bind", source=host_path(source), target=target, **options)
-    return Mount(type="volume", source=source, target=target, **options)
+    return Mount(
+        type="bind" if bind else "volume",
+        source=host_path(source) if bind else source,
+        target=mount_point(target),
+        **(_mount_options(options, bind=bind) if options else {}),
+    )
 
 
 def mount_type(value: Json) -> str:
@@ -505,15 +283,17 @@ def device_source(value: Json) -> str:
 
 def device(value: Json) -> Device:
     """The short form `HOST[:CONTAINER[:PERMISSIONS]]`."""
-    parts = text(value).split(":")
-    if len(parts) > 3:  # noqa: PLR2004
-        raise NotValid("too many colons: use the long form")
-    source = device_source(parts[0])
-    return Device(
-        source=source,
-        target=container_path(parts[1]) if len(parts) > 1 else source,
-        permissions=device_permissions(parts[2]) if len(parts) > 2 else "rwm",  # noqa: PLR2004
-    )
+    source, *inside = text(value).split(":")
+    path = device_source(source)
+    match inside:
+        case []:
+            return Device(source=path, target=path)
+        case [target]:
+            return Device(source=path, target=container_path(target))
+        case [target, permissions]:
+            return Device(source=path, target=container_path(target), permissions=device_permissions(permissions))
+        case _:
+            raise NotValid("too many colons: use the long form")
 
 
 def host_address(value: Json) -> str:
@@ -546,13 +326,3 @@ def health_test(value: Json) -> tuple[str, ...] | None:
     if (value[0] == "NONE") != (len(value) == 1):
         raise NotValid("NONE stands alone, CMD and CMD-SHELL are followed by what to run")
     return tuple(value)
-
-
-def unique(names: Collection[str]) -> None:
-    """Compose refuses a list that says the same twice."""
-    if len(set(names)) != len(names):
-        seen: set[str] = set()
-        for index, name in enumerate(names):
-            if name in seen:
-                raise NotValid(f"`{name}` is in the list twice", index)
-            seen.add(name)

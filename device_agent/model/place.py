@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from device_agent.model.compose_forms import NotSupported, NotValid, kind
+from device_agent.model.compose_units import NotSupported, NotValid, kind
 from device_agent.model.errors import Problem
 from device_agent.model.target import Json
 
@@ -101,16 +101,14 @@ Reader: TypeAlias = Callable[[Place], Any]
 """Gives the canonical value of a place, or raises `NotValid` or `Noted`."""
 
 
-def read(place: Place, reader: Reader, into: Callable[[Any], object]) -> None:
-    """Passes on what the reader gives; what it raises is noted."""
+def read(place: Place, reader: Reader) -> Iterator[Any]:
+    """The one value that the reader gives, or none; what it raises is noted."""
     try:
-        value = reader(place)
+        yield reader(place)
     except NotValid as error:
         place.note(error)
     except Noted:
         pass
-    else:
-        into(value)
 
 
 def by(parse: Callable[[Json], Any]) -> Reader:
@@ -124,11 +122,12 @@ def read_fields(
     refused: Mapping[str, str] | None = None,
     ignored: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """An object's fields by their readers, without the wrong ones. Keys that start with `x-` are Compose's extensions."""
+    """An object's fields by their readers, without the wrong ones. Keys with `x-` are Compose's extensions."""
     fields: dict[str, Any] = {}
     for key in place.object():
         if reader := readers.get(key):
-            read(place.at(key), reader, lambda value, key=key: fields.__setitem__(key, value))
+            for value in read(place.at(key), reader):
+                fields[key] = value
         elif key.startswith("x-"):
             place.warn("ignored: not an extension that this version of device-agent knows", key)
         elif ignored and key in ignored:
@@ -164,7 +163,7 @@ def list_of(parse: Callable[[Json], Any]) -> Reader:
     def reader(place: Place) -> tuple[Any, ...]:
         values: list[Any] = []
         for item in place.items():
-            read(item, by(parse), values.append)
+            values.extend(read(item, by(parse)))
         return tuple(values)
 
     return reader
@@ -176,7 +175,8 @@ def map_of(reader: Reader) -> Reader:
     def read_map(place: Place) -> dict[str, Any]:
         values: dict[str, Any] = {}
         for member in place.members():
-            read(member, reader, lambda value, key=member.key: values.__setitem__(key, value))
+            for value in read(member, reader):
+                values[str(member.key)] = value
         return values
 
     return read_map

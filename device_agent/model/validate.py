@@ -11,10 +11,11 @@ Rules
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from device_agent.model import compose_read
+from device_agent.model import compose_resources, compose_service
 from device_agent.model.compose import App, Dependency, NetworkDefinition, Service, ServiceNetwork, VolumeDefinition
-from device_agent.model.compose_forms import APP_NAME, KEY_NAME, NotValid
-from device_agent.model.compose_read import WHEN_PUBLISHING
+from device_agent.model.compose_forms import APP_NAME, KEY_NAME
+from device_agent.model.compose_lists import WHEN_PUBLISHING
+from device_agent.model.compose_units import NotValid
 from device_agent.model.errors import Problem, Refused
 from device_agent.model.place import UNSUPPORTED, Names, Notes, Place, Reader, read, read_fields
 from device_agent.model.target import Json
@@ -88,9 +89,9 @@ def _app(place: Place) -> App:
     value = place.object()
     names = Names(*(_keys(value, section) for section in ("services", "networks", "volumes")))
     readers = {
-        "services": _section(names, compose_read.service),
-        "networks": _section(names, compose_read.network),
-        "volumes": _section(names, compose_read.volume),
+        "services": _section(names, compose_service.service),
+        "networks": _section(names, compose_resources.network),
+        "volumes": _section(names, compose_resources.volume),
     }
     fields = read_fields(place, readers, refused=_APP_REFUSED, ignored=_APP_IGNORED)
     if not value.get("services", {}):
@@ -112,7 +113,8 @@ def _section(names: Names, reader: Reader) -> Reader:
             place = section.at(name, names)
             if not KEY_NAME.fullmatch(name):
                 place.invalid("a name has only letters, digits, `.`, `_` and `-`")
-            read(place, reader, lambda value, name=name: found.__setitem__(name, value))
+            for value in read(place, reader):
+                found[name] = value
         return found
 
     return read_section

@@ -1,144 +1,46 @@
-"""From the raw JSON of a service, a network or a volume to its canonical model.
+"""From the raw JSON of a service to its canonical model.
 
 A table says for each of Compose's keys how it is read; what is in no table is refused by name, never dropped. A name
 of something else of the app is looked up where it is used, so that its pointer is exact.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from device_agent.model import compose_forms as forms
+from device_agent.model import compose_units as units
 from device_agent.model.compose import (
     Dependency,
     Device,
     Healthcheck,
-    IpamConfig,
-    IpamPool,
     Logging,
     Mount,
-    NetworkDefinition,
     Port,
     Service,
     ServiceNetwork,
     Ulimit,
-    VolumeDefinition,
 )
-from device_agent.model.compose_forms import NotSupported, NotValid, kind
-from device_agent.model.observed import LABEL
-from device_agent.model.place import (
-    UNSUPPORTED,
-    Noted,
-    Place,
-    Reader,
-    by,
-    list_of,
-    map_of,
-    read,
-    read_fields,
-    read_object,
-)
+from device_agent.model.compose_lists import NO_USE, WHEN_PUBLISHING, labels, options, pairs, string_or_list, strings
+from device_agent.model.compose_units import NotSupported, NotValid
+from device_agent.model.place import UNSUPPORTED, Place, Reader, by, list_of, map_of, read, read_fields, read_object
 from device_agent.model.target import Json
-
-WHEN_PUBLISHING = "is resolved when publishing: cloud-sim publish does it"
-NO_USE = "has no use on a device: ignored"
-
-# ------------------------------------------------------------------------------------- what many keys share
-
-
-def strings(place: Place) -> tuple[str, ...]:
-    """A list of different strings."""
-    values: tuple[str, ...] = list_of(forms.text)(place)
-    forms.unique(values)
-    return values
-
-
-def string_or_list(parse: Callable[[Json], Any]) -> Reader:
-    return lambda place: (parse(place.value),) if isinstance(place.value, str) else list_of(parse)(place)
-
-
-def pairs(null: str | None, list_separator: str = "=") -> Reader:
-    """Compose's list-or-map of strings; `null` stands for a key without a value (None: that is wrong)."""
-
-    def value_of(value: Json) -> str:
-        if value is not None:
-            return forms.scalar_text(value)
-        if null is None:
-            raise NotValid(f"has no value: a variable of the publisher's environment {WHEN_PUBLISHING}")
-        return null
-
-    def named(key: str, value: Json) -> str:
-        if not key or "=" in key or "\0" in key:
-            raise NotValid("a name is not empty and has no `=` in it")
-        return value_of(value)
-
-    def reader(place: Place) -> dict[str, str]:
-        found: dict[str, str] = {}
-        if isinstance(place.value, list):
-            entries = []
-            for index, entry in enumerate(place.value):
-                if isinstance(entry, str):
-                    key, separator, value = entry.partition(list_separator)
-                    entries.append((index, key, value if separator else None))
-                else:
-                    place.invalid(f"expected a string NAME=VALUE, not {kind(entry)}", index)
-            if len(entries) == len(place.value):
-                forms.unique(place.value)
-        elif isinstance(place.value, dict):
-            entries = [(key, key, value) for key, value in place.value.items()]
-        else:
-            raise NotValid(f"expected an object or a list, not {kind(place.value)}")
-        for where, key, value in entries:
-            try:
-                found[key] = named(key, value)
-            except NotValid as error:
-                place.note(error, where)
-        return found
-
-    return reader
-
-
-def options(*scalars: type) -> Reader:
-    """A map of options for a driver, their values as strings."""
-
-    def parse(value: Json) -> str:
-        if type(value) not in scalars:
-            quote = ": put it in quotes" if isinstance(value, bool) else ""
-            raise NotValid(f"expected a string or a number, not {kind(value)}{quote}")
-        return "" if value is None else forms.scalar_text(value)
-
-    return map_of(by(parse))
-
-
-def labels(place: Place) -> dict[str, str]:
-    """Labels; those of the agent itself are not a target's to set."""
-    found: dict[str, str] = pairs(null="")(place)
-    for name in found:
-        if name.startswith(LABEL):
-            where: str | int = name
-            if isinstance(place.value, list):
-                where = next(i for i, entry in enumerate(place.value) if str(entry).partition("=")[0] == name)
-            place.invalid(f"labels that start with `{LABEL}` are the agent's own", where)
-    return found
-
-
-# --------------------------------------------------------------------------------------- the keys of a service
 
 
 def _command(place: Place) -> tuple[str, ...] | None:
     if place.value is None or isinstance(place.value, str):
         return None if place.value is None else forms.words(place.value)
-    return list_of(forms.string)(place)  # type: ignore[no-any-return]
+    return list_of(units.string)(place)  # type: ignore[no-any-return]
 
 
 _PORT: Mapping[str, Reader] = {
-    "target": by(lambda value: forms.integer(value, lowest=1, highest=forms.LARGEST_PORT)),
+    "target": by(lambda value: units.integer(value, lowest=1, highest=forms.LARGEST_PORT)),
     "published": by(forms.published_port),
     "protocol": by(forms.protocol),
     "host_ip": by(forms.ip_address),
-    "mode": by(forms.one_of("host", "ingress")),
-    "name": by(forms.string),
-    "app_protocol": by(forms.string),
+    "mode": by(units.one_of("host", "ingress")),
+    "name": by(units.string),
+    "app_protocol": by(units.string),
 }
 _PORT_FOR_SWARM = ("mode", "name", "app_protocol")
 
@@ -156,7 +58,8 @@ def _ports(place: Place) -> tuple[Port, ...]:
     """Each port once. Their order means nothing to the engine, so they are sorted."""
     found: list[Port] = []
     for item in place.items():
-        read(item, _port, found.extend)
+        for ports in read(item, _port):
+            found += ports
     return tuple(
         sorted(set(found), key=lambda port: (port.target, port.protocol, port.host_ip or "", port.published or ""))
     )
@@ -166,11 +69,15 @@ _SERVICE_NETWORK: Mapping[str, Reader] = {
     "aliases": lambda place: tuple(sorted(strings(place))),
     "ipv4_address": by(forms.ip_version(4)),
     "ipv6_address": by(forms.ip_version(6)),
-    "priority": by(forms.number),
+    "priority": by(units.number),
 }
 _SERVICE_NETWORK_REFUSED = dict.fromkeys(
     ("mac_address", "interface_name", "link_local_ips", "driver_opts", "gw_priority"), UNSUPPORTED
 )
+
+
+def _service_network(place: Place) -> dict[str, Any]:
+    return read_object(place, _SERVICE_NETWORK, refused=_SERVICE_NETWORK_REFUSED)
 
 
 def _networks(place: Place) -> dict[str, ServiceNetwork]:
@@ -185,11 +92,8 @@ def _networks(place: Place) -> dict[str, ServiceNetwork]:
             if member.value is None:
                 found[name] = ServiceNetwork()
             else:
-                read(
-                    member,
-                    lambda at: ServiceNetwork(**read_object(at, _SERVICE_NETWORK, refused=_SERVICE_NETWORK_REFUSED)),
-                    lambda network, name=name: found.__setitem__(name, network),
-                )
+                for fields in read(member, _service_network):
+                    found[name] = ServiceNetwork(**fields)
         places = {name: name for name in place.value}
     for name, where in places.items():
         if name != "default" and name not in place.names.networks:
@@ -207,9 +111,9 @@ def _network_mode(place: Place) -> str:
 
 _MOUNT: Mapping[str, Reader] = {
     "type": by(forms.mount_type),
-    "source": by(forms.text),
+    "source": by(units.text),
     "target": by(forms.mount_point),
-    "read_only": by(forms.boolean),
+    "read_only": by(units.boolean),
     "bind": lambda place: read_object(place, _MOUNT_BIND, refused={"recursive": UNSUPPORTED}),
     "volume": lambda place: read_object(
         place, _MOUNT_VOLUME, refused=dict.fromkeys(("subpath", "labels"), UNSUPPORTED)
@@ -217,12 +121,12 @@ _MOUNT: Mapping[str, Reader] = {
     "tmpfs": lambda place: read_object(place, _MOUNT_TMPFS),
 }
 _MOUNT_BIND: Mapping[str, Reader] = {
-    "propagation": by(forms.one_of(*forms.PROPAGATIONS)),
-    "create_host_path": by(forms.boolean),
-    "selinux": by(forms.one_of("z", "Z")),
+    "propagation": by(units.one_of(*forms.PROPAGATIONS)),
+    "create_host_path": by(units.boolean),
+    "selinux": by(units.one_of("z", "Z")),
 }
-_MOUNT_VOLUME: Mapping[str, Reader] = {"nocopy": by(forms.boolean)}
-_MOUNT_TMPFS: Mapping[str, Reader] = {"size": by(forms.limit), "mode": by(forms.file_mode)}
+_MOUNT_VOLUME: Mapping[str, Reader] = {"nocopy": by(units.boolean)}
+_MOUNT_TMPFS: Mapping[str, Reader] = {"size": by(units.limit), "mode": by(units.file_mode)}
 
 
 def _mount(place: Place) -> Mount:
@@ -255,24 +159,21 @@ def _volumes(place: Place) -> tuple[Mount, ...]:
     found: list[Mount] = []
     taken: set[str] = set()
     for item in place.items():
-        short = not isinstance(item.value, dict)
-
-        def accept(mount: Mount, item: Place = item, short: bool = short) -> None:  # noqa: FBT001
+        long = isinstance(item.value, dict)
+        for mount in read(item, _mount):
             if mount.target in taken:
-                item.invalid(f"something else is mounted on `{mount.target}` already", *(() if short else ("target",)))
+                item.invalid(f"something else is mounted on `{mount.target}` already", *(["target"] if long else []))
             if mount.type == "volume" and mount.source is not None and mount.source not in place.names.volumes:
-                item.invalid(f"the app declares no volume `{mount.source}`", *(() if short else ("source",)))
+                item.invalid(f"the app declares no volume `{mount.source}`", *(["source"] if long else []))
             taken.add(mount.target)
             found.append(mount)
-
-        read(item, _mount, accept)
     return tuple(found)
 
 
 _DEPENDENCY: Mapping[str, Reader] = {
-    "condition": by(forms.one_of("service_started", "service_healthy", "service_completed_successfully")),
-    "required": by(forms.strict_boolean),
-    "restart": by(forms.boolean),
+    "condition": by(units.one_of("service_started", "service_healthy", "service_completed_successfully")),
+    "required": by(units.strict_boolean),
+    "restart": by(units.boolean),
 }
 
 
@@ -293,7 +194,8 @@ def _depends_on(place: Place) -> dict[str, Dependency]:
         places: dict[str, str | int] = {name: index for index, name in enumerate(place.value) if isinstance(name, str)}
     else:
         for member in place.members():
-            read(member, _dependency, lambda value, name=str(member.key): found.__setitem__(name, value))
+            for dependency in read(member, _dependency):
+                found[str(member.key)] = dependency
         places = {name: name for name in place.value}
     for name, where in places.items():
         if name in place.names.services:
@@ -308,12 +210,12 @@ def _depends_on(place: Place) -> dict[str, Dependency]:
 
 _HEALTHCHECK: Mapping[str, Reader] = {
     "test": by(forms.health_test),
-    "disable": by(forms.boolean),
-    "interval": by(forms.health_duration),
-    "timeout": by(forms.health_duration),
-    "start_period": by(forms.health_duration),
-    "start_interval": by(forms.health_duration),
-    "retries": by(lambda value: forms.integer(value, highest=2**31 - 1) or None),
+    "disable": by(units.boolean),
+    "interval": by(units.health_duration),
+    "timeout": by(units.health_duration),
+    "start_period": by(units.health_duration),
+    "start_interval": by(units.health_duration),
+    "retries": by(lambda value: units.integer(value, highest=2**31 - 1) or None),
 }
 
 
@@ -345,7 +247,7 @@ def _device(place: Place) -> Device:
 def _devices(place: Place) -> tuple[Device, ...]:
     found: list[Device] = []
     for item in place.items():
-        read(item, _device, found.append)
+        found.extend(read(item, _device))
     return tuple(found)
 
 
@@ -354,18 +256,20 @@ def _extra_hosts(place: Place) -> tuple[str, ...]:
     hosts: dict[str, list[str]] = {}
     if isinstance(place.value, list):
         for item in place.items():
-            read(item, by(forms.extra_host), lambda pair: hosts.setdefault(pair[0], []).extend(pair[1]))
+            for host, addresses in read(item, by(forms.extra_host)):
+                hosts.setdefault(host, []).extend(addresses)
     else:
         one_or_more = string_or_list(forms.host_address)
         for member in place.members():
             if not str(member.key) or set(str(member.key)) & set(":="):
                 member.invalid("a host's name is not empty and has no `:` or `=` in it")
-            read(member, one_or_more, lambda found, key=str(member.key): hosts.__setitem__(key, list(found)))
+            for addresses in read(member, one_or_more):
+                hosts[str(member.key)] = list(addresses)
     return tuple(f"{host}:{address}" for host in sorted(hosts) for address in dict.fromkeys(hosts[host]))
 
 
 def _ulimit_value(value: Json) -> int:
-    return forms.integer(value, lowest=-1)
+    return units.integer(value, lowest=-1)
 
 
 def _ulimit(place: Place) -> Ulimit:
@@ -381,7 +285,7 @@ def _ulimit(place: Place) -> Ulimit:
     return limit
 
 
-_LOGGING: Mapping[str, Reader] = {"driver": by(forms.text), "options": options(str, int, float, type(None))}
+_LOGGING: Mapping[str, Reader] = {"driver": by(units.text), "options": options(str, int, float, type(None))}
 
 
 def _logging(place: Place) -> Logging | None:
@@ -404,13 +308,13 @@ _SERVICE: Mapping[str, Reader] = {
     "entrypoint": _command,
     "environment": pairs(null=None),
     "working_dir": by(forms.container_path),
-    "user": by(forms.text),
-    "hostname": by(forms.text),
+    "user": by(units.text),
+    "hostname": by(units.text),
     "labels": labels,
-    "init": by(forms.boolean),
+    "init": by(units.boolean),
     "restart": by(forms.restart),
     "stop_signal": by(forms.signal),
-    "stop_grace_period": by(forms.duration),
+    "stop_grace_period": by(units.duration),
     "ports": _ports,
     "networks": _networks,
     "network_mode": _network_mode,
@@ -418,13 +322,13 @@ _SERVICE: Mapping[str, Reader] = {
     "tmpfs": string_or_list(forms.tmpfs),
     "depends_on": _depends_on,
     "healthcheck": _healthcheck,
-    "cpus": by(forms.cpus),
-    "mem_limit": by(forms.limit),
-    "shm_size": by(forms.limit),
+    "cpus": by(units.cpus),
+    "mem_limit": by(units.limit),
+    "shm_size": by(units.limit),
     "cap_add": lambda place: tuple(sorted(set(list_of(forms.capability)(place)))),
     "cap_drop": lambda place: tuple(sorted(set(list_of(forms.capability)(place)))),
-    "privileged": by(forms.boolean),
-    "read_only": by(forms.boolean),
+    "privileged": by(units.boolean),
+    "read_only": by(units.boolean),
     "devices": _devices,
     "extra_hosts": _extra_hosts,
     "dns": string_or_list(forms.ip_address),
@@ -476,90 +380,3 @@ def service(place: Place) -> Service:
         if entry.partition(":")[0] in mounted:
             place.invalid(f"something else is mounted on `{entry.partition(':')[0]}` already", "tmpfs")
     return Service(**{"image": "", **fields})
-
-
-# ------------------------------------------------------------------------------ the networks and volumes of an app
-
-
-def _external(place: Place) -> bool | str:
-    """Whether it is made elsewhere; a string is the name by the deprecated form `external: {name: …}`."""
-    if not isinstance(place.value, dict):
-        return forms.boolean(place.value)
-    fields = read_object(place, {"name": by(forms.text)})
-    place.warn("deprecated: `external: true` and `name` say it now")
-    return str(fields["name"]) if "name" in fields else True
-
-
-def _definition(place: Place, readers: Mapping[str, Reader], refused: Mapping[str, str]) -> dict[str, Any]:
-    """The fields of a network or a volume. An external one has nothing but a name, by default its key."""
-    if place.value is None:
-        return {}
-    fields = read_object(place, readers, refused=refused)
-    external = fields.get("external", False)
-    if not external:
-        return fields
-    before = place.notes.problems()
-    if isinstance(external, str) and "name" in fields:
-        place.invalid("excludes `name`: only one of them can name it", "external")
-    for key in fields.keys() - {"external", "name"}:
-        place.invalid("excludes `external`: what is made elsewhere is taken as it is", key)
-    if place.notes.problems() > before:
-        raise Noted
-    name = external if isinstance(external, str) else fields.get("name", str(place.key))
-    return {"external": True, "name": name}
-
-
-_IPAM_POOL: Mapping[str, Reader] = {
-    "subnet": by(forms.subnet),
-    "ip_range": by(forms.subnet),
-    "gateway": by(forms.ip_address),
-    "aux_addresses": map_of(by(forms.ip_address)),
-}
-
-
-def _ipam_pools(place: Place) -> tuple[IpamPool, ...]:
-    found: list[IpamPool] = []
-    for item in place.items():
-        read(item, lambda at: IpamPool(**read_object(at, _IPAM_POOL)), found.append)
-    return tuple(found)
-
-
-_IPAM: Mapping[str, Reader] = {
-    "driver": by(forms.text),
-    "config": _ipam_pools,
-    "options": map_of(by(forms.string)),
-}
-
-
-def _ipam(place: Place) -> IpamConfig | None:
-    config = IpamConfig(**read_object(place, _IPAM))
-    return config if config != IpamConfig() else None
-
-
-_DEFINITION: Mapping[str, Reader] = {
-    "driver": by(forms.text),
-    "driver_opts": options(str, int, float),
-    "labels": labels,
-    "external": _external,
-}
-_NETWORK: Mapping[str, Reader] = {
-    **_DEFINITION,
-    "name": by(forms.text),
-    "ipam": _ipam,
-    "internal": by(forms.boolean),
-    "attachable": by(forms.boolean),
-    "enable_ipv6": by(forms.boolean),
-}
-_VOLUME: Mapping[str, Reader] = {**_DEFINITION, "name": by(forms.engine_name)}
-_PREDEFINED_NETWORKS = ("bridge", "host", "none")
-
-
-def network(place: Place) -> NetworkDefinition:
-    definition = NetworkDefinition(**_definition(place, _NETWORK, refused={"enable_ipv4": UNSUPPORTED}))
-    if definition.name in _PREDEFINED_NETWORKS and not definition.external:
-        raise NotValid("is a network of the engine itself: it can only be external", "name")
-    return definition
-
-
-def volume(place: Place) -> VolumeDefinition:
-    return VolumeDefinition(**_definition(place, _VOLUME, refused={}))
