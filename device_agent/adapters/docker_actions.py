@@ -1,0 +1,166 @@
+"""The calls that change something, by the docker SDK. Imported when the first one is made: it costs 60 ms and 10 MiB.
+
+The SDK's low-level client only: the high-level one inspects behind one's back. Clients are kept for re-use, one caller
+each at a time, because a `requests` session is not promised to be safe for several threads.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+
+import requests
+import urllib3
+from docker.api.client import APIClient
+from docker.errors import APIError
+
+from device_agent.adapters.docker_create import container_body, network_arguments
+from device_agent.adapters.docker_errors import sorted_error
+from device_agent.adapters.docker_http import EngineHttp
+from device_agent.model.errors import EngineError, Kind
+from device_agent.model.steps import Connect, Create, CreateNetwork, CreateVolume
+
+TAIL_BYTES = 2048
+_KEPT = 8
+
+
+class Actions:
+    """Everything but looking and pulling. Safe for several threads; every call has a time limit."""
+
+    def __init__(self, http: EngineHttp) -> None:
+        self._http = http
+        self._idle: deque[_Client] = deque()
+
+    def create_network(self, network: CreateNetwork) -> None:
+        with self._client(f"create network {network.name}") as client:
+            client.create_network(**network_arguments(network))
+
+    def remove_network(self, network_id: str) -> None:
+        with self._client(f"remove network {network_id}") as client, _accepting(_gone):
+            client.remove_network(network_id)
+
+    def create_volume(self, volume: CreateVolume) -> None:
+        with self._client(f"create volume {volume.name}") as client:
+            made = client.create_volume(volume.name, volume.driver, dict(volume.driver_opts), dict(volume.labels))
+        # The engine answers with the volume that was there before, as if it had made it.
+        if not volume.labels.items() <= (made.get("Labels") or {}).items():
+            message = f"the name is taken: there is a volume {volume.name} that is not this app's"
+            raise EngineError("name_in_use", message, Kind.OUTSIDE)
+
+    def create(self, create: Create) -> list[str]:
+        """The engine's warnings."""
+        with self._client(f"create {create.name}") as client:
+            body = container_body(create, self._http.api())
+            made = client.create_container_from_config(body, create.name)  # type: ignore[no-untyped-call]
+        return list(made.get("Warnings") or ())
+
+    def connect(self, connect: Connect) -> None:
+        network = connect.endpoint.network
+        already = _says("already exists in network")
+        with self._client(f"connect {connect.container} to {network}") as client, _accepting(already):
+            client.connect_container_to_network(
+                connect.container,
+                network,
+                ipv4_address=connect.endpoint.ipv4_address,
+                ipv6_address=connect.endpoint.ipv6_address,
+                aliases=list(connect.endpoint.aliases) or None,
+            )
+
+    def disconnect(self, container_id: str, network: str) -> None:
+        there = _either(_gone, _says("is not connected to"))
+        with self._client(f"disconnect {container_id} from {network}") as client, _accepting(there):
+            client.disconnect_container_from_network(container_id, network, force=True)
+
+    def start(self, container: str) -> None:
+        with self._client(f"start {container}") as client:
+            try:
+                client.start(container)
+            except APIError as error:
+                if not _says("paused")(error):
+                    raise
+                client.unpause(container)
+
+    def stop(self, container_id: str, grace_s: float) -> None:
+        with self._client(f"stop {container_id}", margin_s=grace_s) as client, _accepting(_gone):
+            # Explicit: left out, the SDK gives up waiting 10 s after its own time limit, whatever the grace.
+            client.stop(container_id, timeout=math.ceil(grace_s))
+
+    def remove(self, container_id: str) -> None:
+        with self._client(f"remove {container_id}") as client, _accepting(_gone):
+            client.remove_container(container_id, v=True, force=True)
+
+    def rename(self, container_id: str, name: str) -> None:
+        with self._client(f"rename {container_id}") as client, _accepting(_says("same name as its current name")):
+            client.rename(container_id, name)
+
+    def tail(self, container_id: str, lines: int) -> str:
+        unreadable = _either(_gone, _says("does not support reading"))
+        with self._client(f"logs of {container_id}") as client, _accepting(unreadable):
+            output: bytes = client.logs(container_id, stdout=True, stderr=True, tail=lines)
+            return output[-TAIL_BYTES:].decode(errors="replace")
+        return ""
+
+    @contextmanager
+    def _client(self, what: str, margin_s: float = 0.0) -> Iterator["_Client"]:
+        client = self._take()
+        try:
+            yield client
+        except APIError as error:
+            # An answer is no fault of the connection.
+            self._give_back(client)
+            raise sorted_error(error.status_code or 500, error.explanation or "") from error
+        except requests.Timeout as error:
+            client.close()
+            raise self._http.failed(TimeoutError(), what, self._http.timeout_s + margin_s) from error
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            client.close()
+            raise self._http.failed(error, what, self._http.timeout_s) from error
+        else:
+            self._give_back(client)
+
+    def _take(self) -> "_Client":
+        version = "{}.{}".format(*self._http.api())
+        while self._idle:
+            try:
+                client = self._idle.pop()
+            except IndexError:  # another thread was faster
+                break
+            if client.api_version == version:
+                return client
+            client.close()
+        return _Client(self._http.url, version, self._http.timeout_s)
+
+    def _give_back(self, client: "_Client") -> None:
+        if len(self._idle) < _KEPT:
+            self._idle.append(client)
+        else:
+            client.close()
+
+
+class _Client(APIClient):
+    def __init__(self, url: str, version: str, timeout_s: float) -> None:
+        super().__init__(base_url=url, version=version, timeout=timeout_s)  # type: ignore[arg-type] # may be a fraction
+        self.trust_env = False  # neither a proxy for the engine's socket, nor a look at the environment in every call
+
+
+@contextmanager
+def _accepting(harmless: Callable[[APIError], bool]) -> Iterator[None]:
+    """An error that says what was wanted is so already."""
+    try:
+        yield
+    except APIError as error:
+        if not harmless(error):
+            raise
+
+
+def _gone(error: APIError) -> bool:
+    return error.status_code == HTTPStatus.NOT_FOUND
+
+
+def _says(words: str) -> Callable[[APIError], bool]:
+    return lambda error: words in (error.explanation or "")
+
+
+def _either(*accepted: Callable[[APIError], bool]) -> Callable[[APIError], bool]:
+    return lambda error: any(accept(error) for accept in accepted)

@@ -1,0 +1,167 @@
+"""The container engine as the agent's port `Engine`: Docker, or what speaks its API (Podman).
+
+Nothing is connected before the first call, and no call blocks for ever. Looking goes over plain connections
+(`docker_http.py`), changing through the SDK (`docker_actions.py`).
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from http import HTTPStatus
+from threading import Event
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import structlog
+
+from device_agent.adapters import docker_observe as look
+from device_agent.adapters.docker_events import OPENED, event, events_path
+from device_agent.adapters.docker_http import EngineHttp
+from device_agent.adapters.docker_pull import SILENCE_S, Pulling, check, pull_path
+from device_agent.model.errors import Cancelled, EngineAway, EngineError, Kind
+from device_agent.model.observed import LABEL_DEVICE, EngineEvent, Observed
+from device_agent.model.steps import Connect, Create, CreateNetwork, CreateVolume
+from device_agent.ports import PullProgress
+
+if TYPE_CHECKING:
+    from device_agent.adapters.docker_actions import Actions
+
+log = structlog.get_logger()
+
+
+class DockerEngine:
+    """`owner` is the value of the label `device-agent.device` (`{fleet}/{device}`): what carries it is ours."""
+
+    def __init__(self, url: str, owner: str, *, timeout_s: float = 15.0) -> None:
+        self._owner = owner
+        self._http = EngineHttp(url, timeout_s)
+        self._inspections = look.Inspections()
+        self._containers = look.Memo(look.listed_containers)
+        self._networks = look.Memo(look.networks(owner))
+        self._volumes = look.Memo(look.volumes(owner))
+        self._images = look.Memo(look.images)
+        self._apps: dict[str, str] = {}
+
+    @cached_property
+    def _actions(self) -> "Actions":
+        from device_agent.adapters.docker_actions import Actions
+
+        return Actions(self._http)
+
+    def observe(self, stale: frozenset[str] | None = frozenset()) -> Observed:
+        since = self._inspections.now()
+        paths = (look.containers_path(self._owner), look.NETWORKS, look.VOLUMES, look.IMAGES)
+        containers, networks, volumes, images = (answer.checked().body for answer in self._http.get(*paths))
+        listed = self._containers(containers)
+        seen = self._inspect(self._inspections.outdated(listed, stale), since)
+        found = Observed(
+            containers=tuple(
+                look.with_inspection(
+                    item, seen.get(item.container.id) or self._inspections.known(item.container.id), ids
+                )
+                for ids in ({network.name: network.id for network in self._networks(networks)},)
+                for item in listed
+            ),
+            networks=self._networks(networks),
+            volumes=self._volumes(volumes),
+            images=self._images(images),
+        )
+        self._apps = _apps(found)
+        return found
+
+    def _inspect(self, outdated: list[look.Listed], since: int) -> dict[str, look.Inspected]:
+        seen: dict[str, look.Inspected] = {}
+        answers = self._http.get(*(look.inspect_path(item.container.id) for item in outdated))
+        for item, answer in zip(outdated, answers, strict=True):
+            if answer.status == HTTPStatus.NOT_FOUND:
+                continue  # gone since it was listed: the next look will not show it
+            inspected = look.inspected_container(answer.checked().body, item.mark)
+            seen[item.container.id] = inspected
+            self._inspections.learn(item.container.id, inspected, since)
+        return seen
+
+    def events(self, stop: Event) -> Iterator[EngineEvent]:
+        try:
+            for line in self._http.lines("GET", events_path(time.time()), stop=stop, idle_s=None):
+                happened = event(line, self._owner, self._apps) if line else OPENED
+                if happened is not None:
+                    yield happened
+        except TimeoutError as error:
+            raise self._http.failed(error, "events", self._http.timeout_s) from error
+
+    def pull(self, image: str, progress: Callable[[PullProgress], None], cancel: Event) -> None:
+        if image.startswith("sha256:"):
+            raise EngineError("no_such_image", f"an image id cannot be pulled: {image}", Kind.TARGET)
+        pulling = Pulling(image, progress)
+        try:
+            for line in self._http.lines("POST", pull_path(image), stop=cancel, idle_s=SILENCE_S):
+                if line:
+                    pulling.line(line)
+        except TimeoutError as error:
+            if not self._http.ping():
+                raise EngineAway(f"the engine fell silent while pulling {image}") from error
+            message = f"the registry has sent nothing of {image} for {SILENCE_S:g} s"
+            raise EngineError("pull_stalled", message, Kind.TEMPORARY) from error
+        if cancel.is_set():
+            raise Cancelled(image)
+        pulling.end()
+        check(image, self._http.get(f"/images/{quote(image, safe='/:@')}/json")[0].checked().json(), pulling.digest)
+
+    def create_network(self, network: CreateNetwork) -> None:
+        self._actions.create_network(network)
+
+    def remove_network(self, network_id: str) -> None:
+        self._actions.remove_network(network_id)
+
+    def create_volume(self, volume: CreateVolume) -> None:
+        self._actions.create_volume(volume)
+
+    def create(self, container: Create) -> None:
+        try:
+            warnings = self._actions.create(container)
+        except EngineError as error:
+            raise self._name_holder(container.name) if error.code == "name_in_use" else error from error
+        for warning in warnings:
+            log.warning("engine_warning", container=container.name, message=warning)
+
+    def connect(self, connect: Connect) -> None:
+        self._actions.connect(connect)
+
+    def disconnect(self, container_id: str, network: str) -> None:
+        self._actions.disconnect(container_id, network)
+
+    def start(self, container: str) -> None:
+        try:
+            self._actions.start(container)
+        finally:
+            self._inspections.forget(container)  # a start that fails leaves its error in the inspection alone
+
+    def stop(self, container_id: str, grace_s: float) -> None:
+        self._actions.stop(container_id, grace_s)
+        self._inspections.forget(container_id)
+
+    def remove(self, container_id: str) -> None:
+        self._actions.remove(container_id)
+
+    def rename(self, container_id: str, name: str) -> None:
+        self._actions.rename(container_id, name)
+
+    def tail(self, container_id: str, lines: int) -> str:
+        return self._actions.tail(container_id, lines)
+
+    def _name_holder(self, name: str) -> EngineError:
+        """A name held by an own container, or by one that is going, will be free; one of a stranger's may never be."""
+        answer = self._http.get(f"/containers/{quote(name)}/json")[0]
+        if answer.status == HTTPStatus.NOT_FOUND:
+            return EngineError("name_in_use", f"the name {name} is still being freed by the engine", Kind.TEMPORARY)
+        holder = answer.checked().json()
+        if (holder["Config"].get("Labels") or {}).get(LABEL_DEVICE) == self._owner:
+            return EngineError("name_in_use", f"the name {name} is taken by another of our containers", Kind.TEMPORARY)
+        message = f"the name {name} is taken by container {holder['Id'][:12]}, which is not the agent's"
+        return EngineError("name_in_use", message, Kind.OUTSIDE)
+
+
+def _apps(found: Observed) -> dict[str, str]:
+    apps = {network.id: network.app for network in found.networks if network.app}
+    apps |= {volume.name: volume.app for volume in found.volumes if volume.app}
+    return apps | {container.id: container.app for container in found.containers}

@@ -1,0 +1,279 @@
+"""From the engine's listings to `Observed`. Pure, but for the memory of inspections.
+
+A listing tells everything about a container but why it ended and how often it was restarted; that is in its inspection,
+which is kept until the listing shows another state or somebody says that it is outdated. A container whose labels do not
+name an app and a service is nobody's: it is left alone.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from threading import Lock
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+from device_agent.model.image import normalise
+from device_agent.model.observed import (
+    LABEL_APP,
+    LABEL_DEPENDS_ON,
+    LABEL_DEVICE,
+    LABEL_IMAGE,
+    LABEL_NETWORK,
+    LABEL_RELEASE,
+    LABEL_REVISION,
+    LABEL_SERVICE,
+    LABEL_SPEC,
+    LABEL_VOLUME,
+    Container,
+    Health,
+    Network,
+    Status,
+    Volume,
+)
+
+Json = dict[str, Any]
+T = TypeVar("T")
+
+NETWORKS, VOLUMES, IMAGES = "/networks", "/volumes", "/images/json"
+
+_HEALTH = {"(healthy)": Health.HEALTHY, "(unhealthy)": Health.UNHEALTHY, "(health: starting)": Health.STARTING}
+_CODE = re.compile(r"\((-?\d+)\)")
+_ENDED = frozenset({Status.EXITED, Status.DEAD, Status.RESTARTING})
+_RESTLESS = frozenset({Status.RESTARTING, Status.REMOVING, Status.DEAD})
+_PODMAN = {"stopping": Status.RUNNING, "stopped": Status.EXITED}
+"""Its own words; `configured` and `initialized` are created."""
+_NEVER = "0001-01-01T00:00:00Z"
+
+
+def containers_path(owner: str) -> str:
+    """Own containers only, told by the label's value: two agents may share an engine."""
+    return "/containers/json?all=1&filters=" + quote(json.dumps({"label": [f"{LABEL_DEVICE}={owner}"]}))
+
+
+def inspect_path(container_id: str) -> str:
+    return f"/containers/{container_id}/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What a listing says of a container, before anything of its inspection is added."""
+
+    container: Container
+    mark: tuple[Status, int | None]
+    """An inspection holds as long as this is the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    mark: tuple[Status, int | None]
+    status: Status
+    exit_code: int | None
+    started_at: str | None
+    restarts: int
+    error: str
+    bound: frozenset[tuple[int, str]]
+    """Fixed host ports it is to have, also while it does not run."""
+
+
+class Inspections:
+    """What is known from inspecting containers, by id. Safe for several threads."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Inspected] = {}
+        self._names: dict[str, str] = {}
+        self._forgotten = 0
+        self._lock = Lock()
+
+    def outdated(self, listed: Iterable[Listed], stale: frozenset[str] | None) -> list[Listed]:
+        """Those to inspect. `stale` are ids, or None for all; also drops what is no longer listed."""
+        listed = list(listed)
+        with self._lock:
+            ids = {item.container.id for item in listed}
+            self._known = {id_: known for id_, known in self._known.items() if id_ in ids}
+            self._names = {item.container.name: item.container.id for item in listed}
+            return [item for item in listed if stale is None or item.container.id in stale or self._doubtful(item)]
+
+    def _doubtful(self, item: Listed) -> bool:
+        known = self._known.get(item.container.id)
+        status = item.container.status
+        return known is None or known.mark != item.mark or known.status is not status or status in _RESTLESS
+
+    def now(self) -> int:
+        """To be given to `learn`: what was forgotten since is not learnt from an older answer."""
+        return self._forgotten
+
+    def learn(self, id_: str, inspected: Inspected, since: int) -> None:
+        with self._lock:
+            if since == self._forgotten:
+                self._known[id_] = inspected
+
+    def known(self, id_: str) -> Inspected | None:
+        return self._known.get(id_)
+
+    def forget(self, container: str) -> None:
+        """By id or name: a call of ours has changed it, and a failed start shows in no listing."""
+        with self._lock:
+            self._forgotten += 1
+            self._known.pop(self._names.get(container, container), None)
+
+
+class Memo(Generic[T]):
+    """The last answer and what was made of it: an engine where nothing happens answers with the same bytes."""
+
+    def __init__(self, make: Callable[[bytes], T]) -> None:
+        self._make = make
+        self._last: tuple[bytes, T] | None = None
+
+    def __call__(self, body: bytes) -> T:
+        last = self._last
+        if last is not None and last[0] == body:
+            return last[1]
+        made = self._make(body)
+        self._last = (body, made)
+        return made
+
+
+def listed_containers(body: bytes) -> tuple[Listed, ...]:
+    return tuple(_listed(item) for item in json.loads(body) if _ours(item.get("Labels") or {}))
+
+
+def with_inspection(listed: Listed, inspected: Inspected | None, networks: Mapping[str, str]) -> Container:
+    """The whole container. An attachment of one that never ran has no network id yet: it will be the network so named."""
+    c = listed.container
+    # The engine tells that a container has died before its listing shows it; an inspection waits until it is through.
+    attached = {name: id_ or networks.get(name, "") for name, id_ in c.networks.items()}
+    if inspected is None:
+        return replace(c, networks=attached, exit_code=listed.mark[1])
+    ended = inspected.status in _ENDED or inspected.error
+    return replace(
+        c,
+        status=inspected.status,
+        health=c.health if inspected.status is c.status else None,
+        networks=attached,
+        published=c.published | inspected.bound,
+        exit_code=inspected.exit_code if ended else None,
+        started_at=inspected.started_at,
+        restarts=inspected.restarts,
+        error=inspected.error,
+    )
+
+
+def inspected_container(body: bytes, mark: tuple[Status, int | None]) -> Inspected:
+    document: Json = json.loads(body)
+    state: Json = document["State"]
+    status = _status(state.get("Status") or "")
+    error = state.get("Error") or ""
+    if not error and state.get("OOMKilled") and status in _ENDED:
+        error = "oom"
+    started = state.get("StartedAt") or ""
+    return Inspected(
+        mark=mark,
+        status=status,
+        exit_code=state.get("ExitCode"),
+        started_at=None if started in ("", _NEVER) else started,
+        restarts=document.get("RestartCount") or 0,
+        error=error,
+        bound=frozenset(_bound((document.get("HostConfig") or {}).get("PortBindings") or {})),
+    )
+
+
+def networks(owner: str) -> Callable[[bytes], tuple[Network, ...]]:
+    def parse(body: bytes) -> tuple[Network, ...]:
+        return tuple(_network(item, owner) for item in json.loads(body))
+
+    return parse
+
+
+def volumes(owner: str) -> Callable[[bytes], tuple[Volume, ...]]:
+    def parse(body: bytes) -> tuple[Volume, ...]:
+        return tuple(_volume(item, owner) for item in json.loads(body).get("Volumes") or ())
+
+    return parse
+
+
+def images(body: bytes) -> dict[str, str]:
+    """Every reference under which an image can be used → its id. `<none>` stands for no reference."""
+    found: dict[str, str] = {}
+    for item in json.loads(body):
+        id_ = item["Id"]
+        found[id_] = id_
+        for reference in (*(item.get("RepoTags") or ()), *(item.get("RepoDigests") or ())):
+            if "<none>" not in reference:
+                found[normalise(reference)] = id_
+    return found
+
+
+def _ours(labels: Mapping[str, str]) -> bool:
+    return bool(labels.get(LABEL_APP)) and bool(labels.get(LABEL_SERVICE))
+
+
+def _listed(item: Json) -> Listed:
+    labels: Mapping[str, str] = item["Labels"]
+    status = _status(item.get("State") or "")
+    text: str = item.get("Status") or ""
+    code = _CODE.search(text) if status in _ENDED else None
+    exit_code = int(code.group(1)) if code else None
+    attached = (item.get("NetworkSettings") or {}).get("Networks") or {}
+    container = Container(
+        id=item["Id"],
+        name=_name(item),
+        app=labels[LABEL_APP],
+        service=labels[LABEL_SERVICE],
+        spec=labels.get(LABEL_SPEC, ""),
+        image=normalise(labels.get(LABEL_IMAGE) or item.get("Image") or ""),
+        image_id=item.get("ImageID") or "",
+        status=status,
+        release=labels.get(LABEL_RELEASE, ""),
+        revision=labels.get(LABEL_REVISION, ""),
+        depends_on=tuple(word for word in labels.get(LABEL_DEPENDS_ON, "").split(",") if word),
+        networks={name: (endpoint or {}).get("NetworkID") or "" for name, endpoint in attached.items()},
+        published=frozenset(_public(item.get("Ports") or ())),
+        health=next((health for mark, health in _HEALTH.items() if mark in text), None),
+    )
+    return Listed(container, (status, exit_code))
+
+
+def _name(item: Json) -> str:
+    # A legacy link adds names with two slashes, one for each container that links to it.
+    names: list[str] = [name.removeprefix("/") for name in item.get("Names") or ()]
+    id_: str = item["Id"]
+    return next((name for name in names if "/" not in name), id_[:12])
+
+
+def _status(text: str) -> Status:
+    try:
+        return Status(text)
+    except ValueError:
+        return _PODMAN.get(text, Status.CREATED)
+
+
+def _public(ports: Iterable[Json]) -> Iterator[tuple[int, str]]:
+    for port in ports:
+        if port.get("PublicPort"):
+            yield port["PublicPort"], port.get("Type") or "tcp"
+
+
+def _bound(bindings: Mapping[str, list[Json] | None]) -> Iterator[tuple[int, str]]:
+    for key, choices in bindings.items():
+        protocol = key.partition("/")[2] or "tcp"
+        for choice in choices or ():
+            port = choice.get("HostPort") or ""
+            if port.isdecimal() and port != "0":
+                yield int(port), protocol
+
+
+def _network(item: Json, owner: str) -> Network:
+    labels = _labels(item, owner)
+    return Network(item["Name"], item["Id"], labels.get(LABEL_APP), labels.get(LABEL_NETWORK), labels.get(LABEL_SPEC))
+
+
+def _volume(item: Json, owner: str) -> Volume:
+    labels = _labels(item, owner)
+    return Volume(item["Name"], labels.get(LABEL_APP), labels.get(LABEL_VOLUME), labels.get(LABEL_SPEC))
+
+
+def _labels(item: Json, owner: str) -> Mapping[str, str]:
+    """An own object's labels; none for a foreign one."""
+    labels: Mapping[str, str] = item.get("Labels") or {}
+    return labels if labels.get(LABEL_DEVICE) == owner else {}

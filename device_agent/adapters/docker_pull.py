@@ -1,0 +1,92 @@
+"""Pulling: what the engine says line by line, added up. Failures come in-band, under HTTP 200."""
+
+import json
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlencode
+
+from device_agent.adapters.docker_errors import sorted_error
+from device_agent.model.errors import EngineError, Kind
+from device_agent.ports import PullProgress
+
+SILENCE_S = 120.0
+"""A pull that says nothing for so long is given up; what it has is there for the next one."""
+REPORT_S = 0.25
+
+_DIGEST = re.compile(r"Digest: (sha256:[0-9a-f]{64})")
+
+
+def pull_path(reference: str) -> str:
+    """Name and tag apart, always: a name alone would pull every tag there is."""
+    name, at, digest = reference.partition("@")
+    head, colon, tag = name.rpartition(":")
+    if colon and "/" not in tag:
+        name = head
+    else:
+        tag = ""
+    return "/images/create?" + urlencode({"fromImage": name, "tag": digest if at else tag or "latest"})
+
+
+class Pulling:
+    """Adds up the layers of one pull and reports at most four times a second."""
+
+    def __init__(
+        self, image: str, progress: Callable[[PullProgress], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.digest: str | None = None
+        """What the registry says the image is, once it was said."""
+        self._image = image
+        self._progress = progress
+        self._clock = clock
+        self._layers: dict[str, tuple[int, int]] = {}
+        self._reported_at: float | None = None
+        self._changed = False
+
+    def line(self, line: bytes) -> None:
+        """Take one line. Raises the error that it tells."""
+        document: dict[str, Any] = json.loads(line)
+        if "error" in document or "errorDetail" in document:
+            detail = document.get("errorDetail") or {}
+            raise sorted_error(200, str(detail.get("message") or document.get("error") or ""))
+        status = document.get("status") or ""
+        if told := _DIGEST.match(status):
+            self.digest = told.group(1)
+        self._layer(document.get("id") or "", status, document.get("progressDetail") or {})
+        now = self._clock()
+        if self._changed and (self._reported_at is None or now - self._reported_at >= REPORT_S):
+            self._report(now)
+
+    def end(self) -> None:
+        """The last figures."""
+        if self._changed:
+            self._report(self._clock())
+
+    def _layer(self, layer: str, status: str, detail: dict[str, Any]) -> None:
+        done, total = self._layers.get(layer, (0, 0))
+        if status == "Downloading":
+            now = (detail.get("current") or 0, max(total, detail.get("total") or 0))
+        elif status in ("Download complete", "Pull complete"):
+            now = (total, total)
+        else:
+            return
+        if now != (done, total):
+            self._layers[layer] = now
+            self._changed = True
+
+    def _report(self, now: float) -> None:
+        self._reported_at = now
+        self._changed = False
+        done = sum(done for done, _ in self._layers.values())
+        total = sum(total for _, total in self._layers.values())
+        self._progress(PullProgress(self._image, done, total))
+
+
+def check(reference: str, document: dict[str, Any], told: str | None) -> None:
+    """That the image under this name is the one just pulled, not one that had the name before."""
+    wanted = reference.partition("@")[2] or told
+    held = [digest.partition("@")[2] for digest in document.get("RepoDigests") or ()]
+    if wanted and wanted not in held:
+        message = f"the pull of {reference} has ended, but the engine does not have {wanted}"
+        raise EngineError("pull_incomplete", message, Kind.TEMPORARY)
