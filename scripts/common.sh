@@ -10,6 +10,7 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 DEV_DIR="$ROOT/.dev"
 ENV_FILE="$DEV_DIR/env"
 # What belongs to the machine and not to one checkout: the engine that scripts/engine started.
+# shellcheck disable=SC2034
 ENGINE_DIR=/run/device-agent-dev
 
 say() { printf '%s\n' "$*" >&2; }
