@@ -158,9 +158,10 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """The broker has acknowledged a QoS 1 message."""
+    """The broker has answered a QoS 1 message: it has it, or (MQTT 5) `refused` says in words why it did not take it."""
 
     handle: int
+    refused: str | None = None
 
 
 TransportEvent = Connected | Disconnected | Received | Published
@@ -185,7 +186,10 @@ class Transport(Protocol):
         """
 
     def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool, expiry_s: int | None = None) -> int | None:
-        """A handle for `Published` (QoS 1), or None when there is no connection: then nothing was queued."""
+        """A handle for `Published` (QoS 1), or None when there is no connection: then nothing was queued.
+
+        Raises `Refused` (`too_large`) for what this broker never takes.
+        """
 
     def acknowledge(self, token: object) -> None:
         """Send the PUBACK, when the connection that brought the message still stands."""

@@ -118,7 +118,9 @@ def _verify(signed: bytes, signatures: list[Json], trusted: TrustedKeys) -> None
             continue
         raw = _base64(text)
         # The hinted key first. One that has signed counts once, so it need not be tried again.
-        for name in sorted(trusted.keys.keys() - good, key=signature.get("keyid").__ne__):
+        untried = trusted.keys.keys() - good
+        hinted = untried & {hint} if isinstance(hint := signature.get("keyid"), str) else set()
+        for name in (*hinted, *(untried - hinted)):
             if raw is not None and _is_signed(trusted.keys[name], raw, signed):
                 good.add(name)
                 break
