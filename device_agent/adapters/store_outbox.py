@@ -1,0 +1,88 @@
+"""The outbox: acks and events in the order of their numbers, within bounds.
+
+When it is full the oldest events go first, then acks that end nothing, terminal acks last. What is older than a week
+goes too, whenever something is queued (never by a timer: idle means no write). Every drop is counted. A row's number
+is used up even when the row itself is what has to go: the cloud sees the gap.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy import Connection, case, delete, func, select
+
+from device_agent.adapters.store_rows import put
+from device_agent.adapters.store_schema import outbox
+from device_agent.model.memory import Message
+
+# A device without a clock of its own boots in 1970. What was queued then has no known age.
+_CLOCK_IS_SET = int(datetime(2025, 1, 1, tzinfo=UTC).timestamp())
+_SIZES = select(outbox.c.seq, func.length(outbox.c.body))
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Bytes are those of the bodies."""
+
+    rows: int = 10_000
+    size: int = 4 * 1024 * 1024
+    age_s: int = 7 * 24 * 3600
+
+
+@dataclass(slots=True)
+class Fill:
+    """What is in it; kept in memory beside the table, as counting would read all of it."""
+
+    rows: int
+    size: int
+
+
+def add(connection: Connection, fill: Fill, bounds: Bounds, message: Message, now: int) -> int:
+    """Add a row, and drop what is too much: the number of rows dropped. `now` is in seconds since 1970."""
+    row = {
+        "seq": message.seq,
+        "kind": message.kind,
+        "terminal": message.terminal,
+        "queued_at": now,
+        "body": message.body,
+    }
+    put(connection, outbox, row)
+    fill.rows += 1
+    fill.size += len(message.body)
+    dropped = 0
+    old = outbox.c.queued_at.between(_CLOCK_IS_SET, now - bounds.age_s)
+    # The row at the head first: mostly it is young, and then the table is not read.
+    if connection.execute(select(old).order_by(outbox.c.seq).limit(1)).scalar_one():
+        dropped += _drop(connection, fill, list(connection.execute(_SIZES.where(old)).tuples()))
+    if fill.rows > bounds.rows or fill.size > bounds.size:
+        dropped += _drop(connection, fill, _surplus(connection, fill, bounds))
+    return dropped
+
+
+def remove(connection: Connection, fill: Fill, seq: int) -> None:
+    """Nothing, when it is not there."""
+    _drop(connection, fill, list(connection.execute(_SIZES.where(outbox.c.seq == seq)).tuples()))
+
+
+def _surplus(connection: Connection, fill: Fill, bounds: Bounds) -> list[tuple[int, int]]:
+    # A little more than must go: choosing reads the whole table, and a device that is offline for long queues at a
+    # full outbox for days.
+    rows, size = bounds.rows - bounds.rows // 64, bounds.size - bounds.size // 64
+    worth = case((outbox.c.kind == "event", 0), (outbox.c.terminal, 2), else_=1)
+    candidates = _SIZES.order_by(worth, outbox.c.seq)
+    chosen: list[tuple[int, int]] = []
+    left_rows, left_size = fill.rows, fill.size
+    for seq, length in connection.execute(candidates).tuples():
+        if left_rows <= rows and left_size <= size:
+            break
+        chosen.append((seq, length))
+        left_rows -= 1
+        left_size -= length
+    return chosen
+
+
+def _drop(connection: Connection, fill: Fill, rows: list[tuple[int, int]]) -> int:
+    for seq, length in rows:
+        connection.execute(delete(outbox).where(outbox.c.seq == seq))
+        fill.rows -= 1
+        fill.size -= length
+    return len(rows)

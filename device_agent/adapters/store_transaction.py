@@ -1,0 +1,107 @@
+"""What can be done within a transaction. The store begins it and ends it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+
+from sqlalchemy import Connection
+
+from device_agent.adapters import store_outbox, store_rows
+from device_agent.adapters.sidecar import higher
+from device_agent.adapters.store_outbox import Bounds, Fill
+from device_agent.adapters.store_schema import apps, attempts
+from device_agent.model.errors import StoreBroken, StoreFull
+from device_agent.model.memory import AcceptedTarget, AppRecord, Attempt, Floor, Message
+from device_agent.ports import Clock
+
+
+@dataclass(slots=True)
+class Standing:
+    """What is kept in memory beside the tables; put back when a transaction fails."""
+
+    floors: dict[str, Floor]
+    counters: dict[str, int]
+    fill: Fill
+
+    def copy(self) -> "Standing":
+        return Standing(dict(self.floors), dict(self.counters), replace(self.fill))
+
+
+class Rows:
+    """`ports.Transaction`. Once a call has failed, so do all later ones: SQLite has rolled back and would go on without."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        standing: Standing,
+        bounds: Bounds,
+        clock: Clock,
+        work: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self._connection = connection
+        self._standing = standing
+        self._bounds = bounds
+        self._clock = clock
+        self._work = work
+        self._failed: StoreFull | StoreBroken | None = None
+        self._ended = False
+
+    def put_target(self, accepted: AcceptedTarget) -> None:
+        target = accepted.target
+        floors = higher(self._standing.floors, {target.scope: Floor(target.version, target.digest)})
+        with self._writing():
+            store_rows.put_target(self._connection, accepted)
+            store_rows.put_floor(self._connection, target.scope, floors[target.scope])
+            self._standing.floors = floors
+
+    def put_app(self, record: AppRecord) -> None:
+        with self._writing():
+            store_rows.put_app(self._connection, record)
+
+    def drop_app(self, app: str) -> None:
+        with self._writing():
+            store_rows.drop(self._connection, apps, app=app)
+
+    def put_attempt(self, attempt: Attempt) -> None:
+        with self._writing():
+            store_rows.put_attempt(self._connection, attempt)
+
+    def drop_attempt(self, app: str, subject: str) -> None:
+        with self._writing():
+            store_rows.drop(self._connection, attempts, app=app, subject=subject)
+
+    def queue(self, kind: str, body: Callable[[int], bytes], *, terminal: bool = False) -> None:
+        counters = self._standing.counters
+        seq = counters["seq"] + 1
+        message = Message(seq, kind, body(seq), terminal)
+        now = int(self._clock.now().timestamp())
+        with self._writing():
+            counters["seq"] = seq
+            store_rows.put_counter(self._connection, "seq", seq)
+            dropped = store_outbox.add(self._connection, self._standing.fill, self._bounds, message, now)
+            if dropped:
+                counters["dropped"] += dropped
+                store_rows.put_counter(self._connection, "dropped", counters["dropped"])
+
+    def unqueue(self, seq: int) -> None:
+        with self._writing():
+            store_outbox.remove(self._connection, self._standing.fill, seq)
+
+    def end(self) -> None:
+        """No more calls; a failure that the caller has swallowed comes back before the commit."""
+        self._ended = True
+        if self._failed:
+            raise self._failed
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        if self._ended:
+            raise RuntimeError("the transaction has ended")
+        if self._failed:
+            raise self._failed
+        try:
+            with self._work():
+                yield
+        except (StoreFull, StoreBroken) as error:
+            self._failed = error
+            raise
