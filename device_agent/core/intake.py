@@ -9,6 +9,7 @@ from device_agent.core.scopes import effective_apps, effective_digest
 from device_agent.core.wanted import Naming, WantedApp, wanted_app
 from device_agent.model.errors import Problem, Refused
 from device_agent.model.memory import AcceptedTarget, Floor
+from device_agent.model.observed import Observed
 from device_agent.model.target import DEVICE, FLEET, Identity, Target
 from device_agent.model.validate import validate_apps
 
@@ -53,10 +54,11 @@ def want(targets: Mapping[str, Target], naming: Naming, policy: Policy | None) -
     return Wanted(apps, effective_digest(documents), parsed.warnings, dict(targets))
 
 
-def judge(target: Target, arrived_for: str, standing: Standing, now: datetime) -> Wanted | None:
-    """What the device wants once it has accepted the target; None for a repetition of what it has.
+def admit(target: Target, arrived_for: str, standing: Standing, now: datetime) -> bool:
+    """Whether its header lets it in: False for a repetition of what the device has.
 
-    `arrived_for` is the scope of the topic (or of the file's own word). Raises `Refused` with the protocol's code.
+    `arrived_for` is the scope of the topic (or of a file's own word). Raises `Refused`: `scope`, `expired`, `stale`
+    or `fork`. What a restored backup or a lost database left without its newest target takes that target again.
     """
     _check_scope(target, arrived_for, standing.identity)
     if target.expires_at and now >= datetime.fromisoformat(target.expires_at):
@@ -64,21 +66,34 @@ def judge(target: Target, arrived_for: str, standing: Standing, now: datetime) -
     floor = standing.floors.get(target.scope)
     current = standing.targets.get(target.scope)
     if floor and target.version < floor.version:
-        raise Refused("stale", f"revision {target.version} is older than {floor.version}, which this device has accepted")
-    known = current.target.digest if current and current.target.version == target.version else None
-    if known is None and floor and floor.version == target.version:
-        known = floor.digest
+        raise Refused("stale", f"{target.version} is older than {floor.version}, which this device has accepted")
+    has_it = current is not None and current.target.version == target.version
+    known = current.target.digest if current and has_it else floor.digest if floor and floor.version == target.version else None
     if known not in (None, target.digest):
-        raise Refused("fork", f"revision {target.version} was accepted before with another content")
-    if current and current.target.version == target.version:
-        return None
+        raise Refused("fork", f"{target.version} was accepted before with another content")
+    return not has_it
+
+
+def decide(target: Target, standing: Standing) -> Wanted:
+    """What the device wants once it has accepted an admitted target.
+
+    Raises `Refused`: `unsupported`, `invalid`, `cycle`, `policy` or `empty`.
+    """
     targets = {scope: accepted.target for scope, accepted in standing.targets.items()}
-    targets[target.scope] = target
-    _check_removals(target)
-    wanted = want(targets, standing.naming, policy=standing.policy)
+    wanted = want({**targets, target.scope: target}, standing.naming, standing.policy)
     if not wanted.apps and standing.has_apps and not target.allow_empty:
         raise Refused("empty", "it would leave this device without any app: say allow_empty if that is meant")
     return wanted
+
+
+def unknown_scopes(floors: Mapping[str, Floor], targets: Mapping[str, Target]) -> frozenset[str]:
+    """Scopes for which a target was accepted once that this device no longer has."""
+    return frozenset(floors.keys() - targets.keys())
+
+
+def adopted_apps(observed: Observed, unknown: frozenset[str]) -> frozenset[str]:
+    """Apps with containers made for a target that was lost: nothing may be concluded about them."""
+    return frozenset(c.app for c in observed.containers if c.revision.partition(":")[0] in unknown)
 
 
 def changed_apps(before: Wanted, after: Wanted) -> frozenset[str]:
@@ -102,15 +117,3 @@ def _check_scope(target: Target, arrived_for: str, identity: Identity) -> None:
 
 def _at(pointer: str) -> tuple[Problem, ...]:
     return (Problem(pointer, "it does not fit this device"),)
-
-
-def _check_removals(target: Target) -> None:
-    if target.scope == DEVICE:
-        return
-    nulls = tuple(
-        Problem(f"/apps/{name}", "null removes an app in a device's target; a fleet's target leaves it out")
-        for name, document in target.apps.items()
-        if document is None
-    )
-    if nulls:
-        raise Refused("invalid", f"{len(nulls)} app(s) are null", nulls)

@@ -1,7 +1,7 @@
 """What is told of an app: derived from what is wanted, what is observed, what is planned and what failed when."""
 
 from collections.abc import Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from device_agent.core.backoff import Attempts
 from device_agent.core.matching import Match, good, match_services
@@ -164,6 +164,8 @@ def _status(wanted: WantedService, match: Match, steps: list[Step], activity: Ac
         return "stopping", None
     if flying & {Start, Create}:
         return "starting", _reason(attempt)
+    if attempt and match.winner and attempt.code == "exited":
+        attempt = replace(attempt, message=attempt.message + _lines(match.winner, activity))
     if attempt:
         return ("exited" if attempt.code in ("exited", "oom") else "failed"), _reason(attempt)
     until = next((step.until for step in steps if step.until), "")
@@ -182,8 +184,7 @@ def _condition(container: Container) -> str:
 
 
 def _trouble(container: Container, activity: Activity) -> Reason | None:
-    tail = activity.tails.get(container.id, "")
-    lines = f"; its last lines: {tail}" if tail else ""
+    lines = _lines(container, activity)
     if container.status is Status.RESTARTING:
         return Reason("crash_loop", f"{_ended(container)} and is restarted by the engine, {container.restarts} times so far{lines}")
     if container.status is Status.PAUSED:
@@ -191,6 +192,11 @@ def _trouble(container: Container, activity: Activity) -> Reason | None:
     if container.health is Health.UNHEALTHY:
         return Reason("unhealthy", f"its health check fails{lines}")
     return None
+
+
+def _lines(container: Container, activity: Activity) -> str:
+    tail = activity.tails.get(container.id, "").strip()
+    return f"; its last lines: {tail}" if tail else ""
 
 
 def _ended(container: Container) -> str:

@@ -105,6 +105,13 @@ def encode_farewell(device: str, session: int, at: datetime) -> bytes:
     return _bytes(_session(device, session, online=False) | {"reason": STOPPED, "at": time_text(at)})
 
 
+def encode_progress(image: str, done: int, total: int, device: str, at: datetime) -> bytes:
+    """Bytes of an image that have arrived, of those known so far."""
+    return _bytes(
+        {"schema": SCHEMA, "device": device, "at": time_text(at), "image": image, "done": done, "total": total}
+    )
+
+
 def time_text(at: datetime) -> str:
     """ISO 8601, UTC, milliseconds, `Z`."""
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,80 @@
+"""What wakes the owner loop. Everything that happens outside it arrives as one of these, on one queue."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from device_agent.model.errors import EngineError
+from device_agent.model.observed import EngineEvent, Observed
+from device_agent.model.steps import Step
+from device_agent.model.target import Json
+from device_agent.ports import PullProgress, TransportEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """An observation ended. `number` is the look's; `observed` is None when the engine was away (`why`)."""
+
+    number: int
+    observed: Observed | None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StepEnded:
+    """`error` is None when it succeeded; `away` when the engine was away, which counts for nothing."""
+
+    app: str
+    step: Step
+    error: EngineError | None = None
+    away: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PullEnded:
+    image: str
+    error: EngineError | None = None
+    away: bool = False
+    cancelled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TailRead:
+    container_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Somebody local asks something. `reply` is called once, from the loop, with the answer."""
+
+    verb: str
+    args: Mapping[str, Json]
+    reply: Callable[[Mapping[str, Json]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    """SIGTERM: no new step; what is in the middle is finished or undone."""
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadDied:
+    """A thread that must not end has ended: the process cannot be trusted any more."""
+
+    name: str
+    error: str
+
+
+Event = (
+    TransportEvent
+    | EngineEvent
+    | Looked
+    | StepEnded
+    | PullEnded
+    | PullProgress
+    | TailRead
+    | Request
+    | StopRequested
+    | ThreadDied
+)
+Put = Callable[[Event], None]

@@ -1,0 +1,184 @@
+"""The device's end of the MQTT connection: birth and Will, the retained state, and the outbox.
+
+Owned by the loop. At most `WINDOW` messages wait for their PUBACK; a row of the outbox is deleted only after its own.
+"""
+
+import threading
+from collections import deque
+from dataclasses import dataclass, field, replace
+
+import structlog
+
+from device_agent.model.errors import Refused
+from device_agent.model.report import Have, State
+from device_agent.ports import Clock, Connected, Disconnected, PullProgress, Store, Transport, Will
+from device_agent.runtime.inbox import Put
+from device_agent.wire.messages import (
+    Head,
+    encode_birth,
+    encode_farewell,
+    encode_progress,
+    encode_state,
+    encode_will,
+)
+from device_agent.wire.topics import Topics
+
+WINDOW = 8
+STATE_EVERY_S = 2.0
+PROGRESS_EVERY_S = 1.0
+WILL_DELAY_S = 30
+ACK_EXPIRY_S = 7 * 86400
+PROGRESS_EXPIRY_S = 60
+_SESSIONS = 64
+"""Session numbers reserved at once: one disk write for so many connections."""
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Link:
+    transport: Transport
+    store: Store
+    topics: Topics
+    clock: Clock
+    put: Put
+    session: int | None = None
+    """Of the connection that stands; None while there is none."""
+    _window: int = WINDOW
+    _free_sessions: deque[int] = field(default_factory=deque)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _waiting: dict[int, int | None] = field(default_factory=dict)
+    """Handle → outbox row, or None for a state or birth."""
+    _sent: int = 0
+    """The last outbox row sent on this connection."""
+    _confirmed: list[int] = field(default_factory=list)
+    """Rows that the broker has, to be deleted."""
+    _state: State | None = None
+    """As last sent on this connection."""
+    _state_seq: int = 0
+    _state_at: float = 0.0
+    _progress_at: dict[str, float] = field(default_factory=dict)
+
+    def start(self) -> None:
+        self._reserve()
+        self.transport.start(
+            subscriptions=self.topics.subscriptions, will=self._will, sessions=self._next_session, deliver=self.put
+        )
+
+    def _will(self, session: int) -> Will:
+        return Will(self.topics.session, encode_will(self.topics.device, session), WILL_DELAY_S)
+
+    def _next_session(self) -> int:
+        """Called from the network thread: only numbers that are on disk as used are given out."""
+        with self._lock:
+            return self._free_sessions.popleft()
+
+    def _reserve(self) -> None:
+        with self._lock:
+            low = len(self._free_sessions) < _SESSIONS // 2
+        if low:
+            first = self.store.reserve_sessions(_SESSIONS)
+            with self._lock:
+                self._free_sessions.extend(range(first, first + _SESSIONS))
+
+    def connected(self, event: Connected, have: dict[str, Have | None]) -> None:
+        log.info("connected", session=event.session)
+        self.session = event.session
+        self._window = max(1, min(WINDOW, event.receive_maximum - 2))
+        self._forget_connection()
+        self._reserve()
+        birth = encode_birth(self.topics.device, event.session, self.clock.now(), have, self.store.outbox_counts())
+        self._publish(self.topics.session, birth, None, retain=True)
+
+    def disconnected(self, event: Disconnected) -> None:
+        log.warning("disconnected", code=event.code, why=event.message, retry_s=round(event.retry_s, 1))
+        self.session = None
+        self._forget_connection()
+        self._reserve()
+
+    def _forget_connection(self) -> None:
+        self._waiting.clear()
+        self._sent = 0
+        self._state = None
+        self._state_seq = 0
+
+    def published(self, handle: int) -> None:
+        row = self._waiting.pop(handle, None)
+        if row is not None:
+            self._confirmed.append(row)
+
+    def confirmed(self) -> list[int]:
+        """Rows to delete now: all at once when nothing is under way any more, to write little."""
+        if not self._confirmed or any(row is not None for row in self._waiting.values()):
+            return []
+        rows, self._confirmed = self._confirmed, []
+        return rows
+
+    def pump(self) -> None:
+        """Send what the outbox has, in order, as far as the window allows."""
+        if self.session is None:
+            return
+        free = self._window - len(self._waiting)
+        if free <= 0:
+            return
+        kept = set(self._confirmed)
+        for message in self.store.outbox(self._sent, free + len(kept)):
+            if message.seq in kept:
+                continue
+            topic = self.topics.up(message.kind)
+            if not self._publish(topic, message.body, message.seq, expiry_s=ACK_EXPIRY_S):
+                return
+            self._sent = message.seq
+            if len(self._waiting) >= self._window:
+                return
+
+    def state_due(self) -> float:
+        return self._state_at + STATE_EVERY_S
+
+    def report(self, state: State) -> bool:
+        """Publish the state when it differs from what was sent. False: it is to be tried again at `state_due`."""
+        if self.session is None:
+            return True
+        same = replace(state, outbox_rows=0, outbox_dropped=0)
+        if same == self._state:
+            return True
+        now = self.clock.monotonic()
+        if self._state is not None and now < self.state_due():
+            return False
+        counts = self.store.outbox_counts()
+        full = replace(state, outbox_rows=counts.rows, outbox_dropped=counts.dropped)
+        head = Head(self.topics.device, self.session, self._state_seq + 1, self.clock.now())
+        if self._publish(self.topics.state, encode_state(full, head), None, retain=True):
+            self._state, self._state_at = same, now
+            self._state_seq += 1
+        return True
+
+    def progress(self, pull: PullProgress) -> None:
+        now = self.clock.monotonic()
+        if self.session is not None and now - self._progress_at.get(pull.image, -PROGRESS_EVERY_S) >= PROGRESS_EVERY_S:
+            self._progress_at[pull.image] = now
+            body = encode_progress(pull.image, pull.done, pull.total, self.topics.device, self.clock.now())
+            self.transport.publish(self.topics.progress, body, qos=0, retain=False, expiry_s=PROGRESS_EXPIRY_S)
+
+    def _publish(
+        self, topic: str, payload: bytes, row: int | None, *, retain: bool = False, expiry_s: int | None = None
+    ) -> bool:
+        try:
+            handle = self.transport.publish(topic, payload, qos=1, retain=retain, expiry_s=expiry_s)
+        except Refused as refused:
+            # Larger than the broker takes. It would never go out: an ack or event is given up, and told in the log.
+            log.error("message too large for the broker", topic=topic, bytes=len(payload), why=refused.message)
+            if row is not None:
+                self._confirmed.append(row)
+            return True
+        if handle is None:
+            return False
+        self._waiting[handle] = row
+        return True
+
+    def stop(self, timeout_s: float) -> None:
+        farewell = None
+        if self.session is not None:
+            farewell = (self.topics.session, encode_farewell(self.topics.device, self.session, self.clock.now()))
+        self.transport.stop(farewell, timeout_s)
+        self.session = None

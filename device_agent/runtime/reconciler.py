@@ -1,0 +1,364 @@
+"""Observe → plan → act, for all apps: the part of the owner loop that drives the engine.
+
+Threads: every method runs in the owner loop. Engine calls run on workers and come back as events.
+
+Invariants
+1. An app is planned only from an observation that began after its last step ended, and never while a step of it flies:
+   so there is one writer to each container, and no step is planned from what its own predecessor has outdated.
+2. Nothing is concluded from an engine that is away, and nothing is removed before a target is known.
+3. Apps do not wait for each other: each has its own run, its own attempts, and its share of the workers.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import structlog
+
+from device_agent.core.backoff import CAP_S, Attempts, due
+from device_agent.core.intake import Wanted, adopted_apps
+from device_agent.core.planner import image_subject, plan_app, plan_removal
+from device_agent.model.errors import Cancelled, EngineAway, EngineError, Kind
+from device_agent.model.memory import Attempt
+from device_agent.model.observed import EngineEvent, Observed
+from device_agent.model.steps import Plan, Pull, Step
+from device_agent.ports import Clock, Engine
+from device_agent.runtime.execute import delay_s, execute, lane
+from device_agent.runtime.inbox import Looked, PullEnded, Put, StepEnded
+from device_agent.runtime.run import Run
+from device_agent.runtime.workers import CALL, PULL, Workers
+
+DEBOUNCE_S = 0.025
+"""Engine events that come together are one pass."""
+DEEP_S = 600.0
+"""How often everything is inspected, events or not."""
+UNSETTLED_S = 60.0
+"""How often it is looked again while something is blocked by what sends no event."""
+AWAY_S = 2.0
+
+_SURPRISES = frozenset(
+    ("die", "destroy", "oom", "kill", "stop", "pause", "unpause", "rename", "health_status")
+)
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A step of an app failed, for whoever reports it."""
+
+    app: str
+    step: Step
+    attempt: Attempt
+
+
+@dataclass(slots=True)
+class _Look:
+    """When and how closely to look next."""
+
+    at: float | None = 0.0
+    stale: frozenset[str] = frozenset()
+    deep: bool = False
+    flying: bool = False
+    number: int = 0
+
+
+@dataclass(slots=True)
+class Reconciler:
+    engine: Engine
+    workers: Workers
+    clock: Clock
+    put: Put
+    stopping: threading.Event
+    keep: Callable[[Attempt], None]
+    """An attempt to persist."""
+    forget: Callable[[str, str], None]
+    """An attempt (app, subject) that is over."""
+    wanted: Wanted = field(default_factory=Wanted)
+    unknown: frozenset[str] = frozenset()
+    """Scopes whose target was lost."""
+    settled: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """App → service → spec as last settled."""
+    rows: dict[tuple[str, str], Attempt] = field(default_factory=dict)
+    observed: Observed | None = None
+    away: str = ""
+    plans: dict[str, Plan] = field(default_factory=dict)
+    runs: dict[str, Run] = field(default_factory=dict)
+    pulls: dict[str, threading.Event] = field(default_factory=dict)
+    stopped: bool = False
+    _look: _Look = field(default_factory=_Look)
+    _outdated: dict[str, int] = field(default_factory=dict)
+    """App → the number of the look that was the newest when its last step ended."""
+    _deep_at: float = 0.0
+    _woke_for: dict[tuple[str, str], datetime] = field(default_factory=dict)
+
+    # What wakes it.
+
+    def want(self, wanted: Wanted, unknown: frozenset[str]) -> None:
+        """Something else is wanted now: what is under way for anything else is overtaken."""
+        for app, run in self.runs.items():
+            before, after = self.wanted.apps.get(app), wanted.apps.get(app)
+            if before is None or after is None or before.digest != after.digest:
+                run.draining = True
+        self.wanted, self.unknown = wanted, unknown
+        self._cancel_pulls_of({service.image for app in wanted.apps.values() for service in app.services.values()})
+        self.wake()
+
+    def wake(self, delay_s: float = 0.0, *, stale: frozenset[str] = frozenset(), deep: bool = False) -> None:
+        """Look at the engine after `delay_s`, or sooner if that was planned before."""
+        at = self.clock.monotonic() + delay_s
+        self._look.at = at if self._look.at is None else min(at, self._look.at)
+        self._look.stale |= stale
+        self._look.deep |= deep
+
+    def engine_event(self, event: EngineEvent) -> None:
+        if event.kind == "stream":
+            # What was observed before the stream stood may be outdated; the first time, nothing was inspected long ago.
+            self.wake(deep=self.observed is not None and bool(self._look.number > 1))
+            return
+        stale = frozenset({event.id}) if event.kind == "container" else frozenset[str]()
+        run = self.runs.get(event.app or "")
+        if run is None:
+            self.wake(DEBOUNCE_S, stale=stale)
+            return
+        self._look.stale |= stale
+        surprise = event.kind == "container" and event.action.partition(":")[0] in _SURPRISES
+        if surprise and not run.touches(event.id):
+            run.draining = True
+
+    def next_due(self) -> float | None:
+        """Monotonic time of the next thing to do by itself."""
+        times = [self._deep_at]
+        if self._look.at is not None and not self._look.flying:
+            times.append(self._look.at)
+        now, wall = self.clock.monotonic(), self.clock.now()
+        for attempt in self._not_yet_due():
+            left = (attempt.next_at - wall).total_seconds()
+            times.append(now + (left if 0 <= left <= CAP_S else 0.0))
+        return min(times) if not self.stopped else None
+
+    def tick(self) -> None:
+        """Look when it is time to."""
+        if self.stopped or self._look.flying:
+            return
+        now = self.clock.monotonic()
+        if now >= self._deep_at:
+            self._deep_at = now + DEEP_S
+            self.wake(deep=self._look.number > 0)
+        for attempt in self._not_yet_due():
+            if due(attempt, self.clock.now()):
+                self._woke_for[attempt.app, attempt.subject] = attempt.next_at
+                self.wake()
+        if self._look.at is not None and now >= self._look.at:
+            self._look_now()
+
+    def _not_yet_due(self) -> list[Attempt]:
+        """Attempts whose time has not woken us yet: one that is due can still have to wait for something else."""
+        return [row for key, row in self.rows.items() if self._woke_for.get(key) != row.next_at]
+
+    # Observing.
+
+    def _look_now(self) -> None:
+        look = self._look
+        number = look.number + 1
+        stale = None if look.deep else look.stale
+        self._look = _Look(at=None, flying=True, number=number)
+
+        def job() -> None:
+            try:
+                self.put(Looked(number, self.engine.observe(stale)))
+            except (EngineAway, EngineError) as error:
+                self.put(Looked(number, None, str(error)))
+
+        self.workers.submit(CALL, job)
+
+    def looked(self, event: Looked) -> list[str]:
+        """Plan every app that this look is good for. Returns them."""
+        self._look.flying = False
+        if event.observed is None:
+            if not self.away:
+                log.warning("engine away", why=event.why, next="asked again until it answers")
+            self.away = event.why
+            self.wake(AWAY_S, deep=True)
+            return []
+        if self.away:
+            log.info("engine back")
+        self.away = ""
+        self.observed = event.observed
+        if self.stopped:
+            return []
+        planned = [app for app in self._apps(event.observed) if self._plan(app, event.number)]
+        self._forget_what_is_over()
+        needed = {s.action.image for plan in self.plans.values() for s in plan.steps if isinstance(s.action, Pull)}
+        self._cancel_pulls_of(needed)
+        if any(plan.blocked or plan.steps for plan in self.plans.values()) and not self.runs:
+            self.wake(UNSETTLED_S)
+        return planned
+
+    def _apps(self, observed: Observed) -> Iterator[str]:
+        there = {c.app for c in observed.containers} | {n.app for n in observed.networks if n.app}
+        for gone in self.plans.keys() - there - self.wanted.apps.keys():
+            del self.plans[gone]
+        yield from sorted(there | self.wanted.apps.keys())
+
+    def left_alone(self) -> frozenset[str]:
+        """Own apps about which nothing may be concluded, because what they were made for is not known here."""
+        if self.observed is None:
+            return frozenset()
+        if not self.wanted.targets:
+            return frozenset(c.app for c in self.observed.containers)
+        return adopted_apps(self.observed, self.unknown)
+
+    def _plan(self, app: str, look: int) -> bool:
+        if app in self.runs or self._outdated.get(app, 0) >= look:
+            return False
+        assert self.observed is not None
+        if app in self.left_alone() or (not self.wanted.targets and app not in self.wanted.apps):
+            self.plans.pop(app, None)
+            return True
+        attempts = self.attempts()
+        wanted = self.wanted.apps.get(app)
+        if wanted:
+            plan = plan_app(wanted, self.observed, attempts, self.settled.get(app, {}))
+        else:
+            plan = plan_removal(app, self.observed, attempts)
+        self.plans[app] = plan
+        return True
+
+    def attempts(self) -> Attempts:
+        return Attempts(self.clock.now(), self.rows)
+
+    def _forget_what_is_over(self) -> None:
+        """An attempt is over when its subject is in no plan any more and its next time has passed: that is its probation."""
+        now = self.clock.now()
+        active = {(plan.app, step.subject) for plan in self.plans.values() for step in plan.steps}
+        active |= {("", s.subject) for plan in self.plans.values() for s in plan.steps if isinstance(s.action, Pull)}
+        for key, attempt in list(self.rows.items()):
+            if key not in active and attempt.app not in self.runs and due(attempt, now):
+                del self.rows[key]
+                self._woke_for.pop(key, None)
+                self.forget(*key)
+
+    # Acting.
+
+    def act(self, planned: list[str]) -> None:
+        """Start what the fresh plans of these apps say can be done now."""
+        for app in planned:
+            plan = self.plans.get(app, Plan(app))
+            for step in plan.steps:
+                if isinstance(step.action, Pull) and not step.until:
+                    self._pull(step.action.image)
+            run = Run(plan)
+            ready = run.ready()
+            if ready:
+                self.runs[app] = run
+            for step in ready:
+                self._dispatch(app, run, step)
+
+    def _dispatch(self, app: str, run: Run, step: Step) -> None:
+        run.flying[step.id] = step
+        log.info("step", app=app, step=step.id, cause=step.cause)
+
+        def job() -> None:
+            try:
+                execute(step.action, self.engine, self.stopping)
+            except EngineAway:
+                self.put(StepEnded(app, step, away=True))
+            except EngineError as error:
+                self.put(StepEnded(app, step, error))
+            else:
+                self.put(StepEnded(app, step))
+
+        self.workers.submit(lane(step.action), job)
+
+    def step_ended(self, event: StepEnded) -> Failure | None:
+        """Go on with the run, or end it and look again."""
+        run = self.runs[event.app]
+        del run.flying[event.step.id]
+        failure = None
+        if event.away:
+            run.failed.add(event.step.id)
+            run.draining = True
+        elif event.error:
+            run.failed.add(event.step.id)
+            failure = Failure(event.app, event.step, self._failed(event.app, event.step.subject, event.step.spec, event.error))
+        else:
+            run.done.add(event.step.id)
+            if event.step.again:
+                ended = EngineError("exited", event.step.cause, Kind.OUTSIDE)
+                self._failed(event.app, event.step.subject, event.step.spec, ended)
+        for step in run.ready():
+            self._dispatch(event.app, run, step)
+        if run.over:
+            del self.runs[event.app]
+            self._outdated[event.app] = self._look.number
+            self.wake()
+        return failure
+
+    def _failed(self, app: str, subject: str, spec: str, error: EngineError) -> Attempt:
+        before = self.rows.get((app, subject))
+        count = before.count + 1 if before and before.spec == spec else 1
+        next_at = self.clock.now() + timedelta(seconds=delay_s(count, error.kind))
+        attempt = Attempt(app, subject, spec, count, error.code, error.message, next_at)
+        self.rows[app, subject] = attempt
+        self.keep(attempt)
+        log.warning(
+            "attempt",
+            app=app or None,
+            subject=subject,
+            code=error.code,
+            message=error.message,
+            attempt=count,
+            next_try_at=next_at.isoformat(timespec="milliseconds"),
+        )
+        return attempt
+
+    def _pull(self, image: str) -> None:
+        if image in self.pulls:
+            return
+        cancel = self.pulls[image] = threading.Event()
+        log.info("pull", image=image)
+
+        def job() -> None:
+            try:
+                if cancel.is_set():
+                    raise Cancelled
+                self.engine.pull(image, self.put, cancel)
+            except Cancelled:
+                self.put(PullEnded(image, cancelled=True))
+            except EngineAway:
+                self.put(PullEnded(image, away=True))
+            except EngineError as error:
+                self.put(PullEnded(image, error))
+            else:
+                self.put(PullEnded(image))
+
+        self.workers.submit(PULL, job)
+
+    def pull_ended(self, event: PullEnded) -> Attempt | None:
+        self.pulls.pop(event.image, None)
+        attempt = None
+        if event.error:
+            attempt = self._failed("", image_subject(event.image), event.image, event.error)
+        self.wake(AWAY_S if event.away else 0.0)
+        return attempt
+
+    def _cancel_pulls_of(self, needed: set[str]) -> None:
+        for image, cancel in self.pulls.items():
+            if image not in needed:
+                cancel.set()
+
+    # Ending.
+
+    def stop(self) -> None:
+        """No new step; what is in the middle of a replacement is finished."""
+        self.stopped = True
+        for run in self.runs.values():
+            run.draining = True
+        for cancel in self.pulls.values():
+            cancel.set()
+
+    @property
+    def busy(self) -> bool:
+        return any(run.flying for run in self.runs.values())

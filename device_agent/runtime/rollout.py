@@ -1,0 +1,135 @@
+"""How far each accepted target has come, told as acks: every transition once.
+
+Everything here returns acks and events; the owner loop writes them in the transaction of what they tell.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from device_agent.model.memory import AcceptedTarget, AppRecord
+from device_agent.model.report import Ack, AppReport, Happening, Reason
+from device_agent.model.target import SCOPES, Target
+
+_NOT_FAILURES = frozenset(("dependency", "target_unknown"))
+
+
+@dataclass(slots=True)
+class Rollout:
+    targets: dict[str, AcceptedTarget]
+    """By scope."""
+    apps: dict[str, AppRecord]
+    """By app: what last settled."""
+    _begun: set[tuple[str, str]] = field(default_factory=set)
+    """(scope, app) whose `applying` has been told."""
+    _told: dict[str, frozenset[tuple[str, str]]] = field(default_factory=dict)
+    """App → the (service, code) of failures that have been told."""
+
+    def __post_init__(self) -> None:
+        # After a restart: what is awaited had been begun, or is about to be within this second.
+        self._begun |= {(scope, app) for scope, accepted in self.targets.items() for app in accepted.awaited}
+
+    def accept(self, accepted: AcceptedTarget) -> None:
+        scope = accepted.target.scope
+        self.targets[scope] = accepted
+        self._begun -= {(scope, app) for app in accepted.awaited}
+        for app in accepted.awaited:
+            self._told.pop(app, None)
+
+    def unfinished(self, scope: str) -> AcceptedTarget | None:
+        """The target of a scope that has not ended: the next one takes over what is still awaited of it."""
+        accepted = self.targets.get(scope)
+        return accepted if accepted and accepted.ended is None else None
+
+    def begun(self, app: str) -> list[Ack]:
+        """There is something to do for an app."""
+        acks = []
+        for scope in self._awaiting(app):
+            if (scope, app) not in self._begun:
+                self._begun.add((scope, app))
+                acks.append(transition(self.targets[scope].target, "applying", app=app))
+        return acks
+
+    def failing(self, app: str, report: AppReport) -> list[Ack]:
+        """An app that has something wrong: told for each change of cause."""
+        reasons: dict[str, Reason] = {
+            name: service.reason
+            for name, service in report.services.items()
+            if service.reason and service.reason.code not in _NOT_FAILURES
+        }
+        if report.reason and report.reason.code not in _NOT_FAILURES:
+            reasons[""] = report.reason
+        known = self._told.get(app, frozenset())
+        now = frozenset((service, reason.code) for service, reason in reasons.items())
+        self._told[app] = known | now
+        return [
+            transition(
+                self.targets[scope].target,
+                "failed",
+                app=app,
+                service=service or None,
+                code=reason.code,
+                message=reason.message,
+                attempt=reason.attempt,
+                next_try_at=reason.next_try_at,
+            )
+            for scope in self._awaiting(app)
+            for service, reason in sorted(reasons.items())
+            if (service, reason.code) not in known
+        ]
+
+    def arrived(self, app: str) -> tuple[list[Ack], list[AcceptedTarget]]:
+        """An app is as it should be, or gone as it should be. Returns acks, and the targets whose row changed."""
+        self._told.pop(app, None)
+        acks, changed = [], []
+        for scope in self._awaiting(app):
+            accepted = replace(self.targets[scope], awaited=self.targets[scope].awaited - {app})
+            if (scope, app) in self._begun:
+                acks.append(transition(accepted.target, "applied", app=app))
+            self.targets[scope] = accepted
+            changed.append(accepted)
+        return acks, changed
+
+    def ended(self) -> tuple[list[Ack], list[AcceptedTarget]]:
+        """Targets of which nothing is awaited any more."""
+        acks, changed = [], []
+        for scope, accepted in self.targets.items():
+            if accepted.ended is None and not accepted.awaited:
+                self.targets[scope] = replace(accepted, ended="applied")
+                changed.append(self.targets[scope])
+                acks.append(transition(accepted.target, "applied"))
+        return acks, changed
+
+    @property
+    def applied(self) -> tuple[Target, ...]:
+        return tuple(accepted.target for accepted in self.targets.values() if accepted.ended == "applied")
+
+    def settled(self, app: str, digest: str, specs: Mapping[str, str], release: str | None) -> AppRecord | None:
+        """Remember the content with which an app settled; None when that is what is remembered."""
+        before = self.apps.get(app)
+        if before and before.digest == digest and before.specs == specs and before.release == release:
+            return None
+        previous = before.release if before and before.release != release else before.previous if before else None
+        self.apps[app] = AppRecord(app, digest, dict(specs), release, previous)
+        return self.apps[app]
+
+    def is_repair(self, app: str, digest: str) -> bool:
+        """Whether the app had settled with this content: then what is to be done now is drift."""
+        return app in self.apps and self.apps[app].digest == digest
+
+    def _awaiting(self, app: str) -> Iterable[str]:
+        return [scope for scope in SCOPES if scope in self.targets and app in self.targets[scope].awaited]
+
+
+def drift(app: str, service: str, cause: str) -> Happening:
+    return Happening("drift", {"app": app, "service": service, "message": cause})
+
+
+def transition(target: Target, verdict: str, **details: object) -> Ack:
+    return Ack(
+        verdict=verdict,
+        scope=target.scope,
+        version=target.version,
+        digest=target.digest,
+        release=target.release,
+        **details,  # type: ignore[arg-type]
+    )

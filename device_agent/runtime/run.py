@@ -1,0 +1,64 @@
+"""One plan being carried out: which of its steps can go now, and when nothing more can."""
+
+from dataclasses import dataclass, field
+
+from device_agent.model.steps import Plan, Pull, Step, Stop
+
+
+@dataclass(slots=True)
+class Run:
+    """A plan of one app. Pulls are not of the run: they are shared between apps and outlive a plan."""
+
+    plan: Plan
+    done: set[str] = field(default_factory=set)
+    failed: set[str] = field(default_factory=set)
+    flying: dict[str, Step] = field(default_factory=dict)
+    draining: bool = False
+    """Overtaken: nothing new is started, but what is in the middle of a replacement is finished."""
+
+    def ready(self) -> list[Step]:
+        finishing = self._to_finish() if self.draining else None
+        return [
+            step
+            for step in self.plan.steps
+            if step.id not in self.done
+            and step.id not in self.failed
+            and step.id not in self.flying
+            and not step.until
+            and not isinstance(step.action, Pull)
+            and step.after <= self.done
+            and (finishing is None or step.id in finishing)
+        ]
+
+    @property
+    def over(self) -> bool:
+        return not self.flying and not self.ready()
+
+    def touches(self, container_id: str) -> bool:
+        """Whether this run itself stops or removes the container: then its end is no surprise."""
+        return any(getattr(step.action, "id", None) == container_id for step in self.plan.steps if not step.until)
+
+    def _to_finish(self) -> set[str]:
+        """The second halves whose first half has stopped something, with all that they still need."""
+        by_id = {step.id: step for step in self.plan.steps}
+        begun = {
+            id_ for id_ in self.done | self.flying.keys() if id_ in by_id and isinstance(by_id[id_].action, Stop)
+        }
+        finishing: set[str] = set()
+
+        def need(id_: str) -> None:
+            if id_ not in self.done and id_ not in finishing and id_ in by_id:
+                finishing.add(id_)
+                for earlier in by_id[id_].after:
+                    need(earlier)
+
+        def after_a_stop(step: Step, seen: set[str]) -> bool:
+            if step.after & begun:
+                return True
+            earlier = (by_id[id_] for id_ in step.after if id_ in by_id and id_ not in seen)
+            return any(after_a_stop(other, seen | {step.id}) for other in earlier)
+
+        for step in self.plan.steps:
+            if step.commits and after_a_stop(step, set()):
+                need(step.id)
+        return finishing
