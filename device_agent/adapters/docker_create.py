@@ -136,13 +136,14 @@ def _port_bindings(ports: tuple[Port, ...]) -> Body:
 
 
 def _as_bind(mount: Mount) -> bool:
-    """A colon cannot be written in a bind: such a path is a mount, and is not made."""
-    return mount.type == "bind" and mount.create_host_path and ":" not in f"{mount.source}{mount.target}"
+    """A bind makes the host path, and a bind alone can relabel. A colon cannot be written in one: that is a mount."""
+    wanted = mount.create_host_path or mount.selinux is not None
+    return mount.type == "bind" and wanted and ":" not in f"{mount.source}{mount.target}"
 
 
 def _bind(mount: Mount) -> str:
-    options = ["ro" if mount.read_only else "rw", *([mount.propagation] if mount.propagation else [])]
-    return f"{mount.source}:{mount.target}:{','.join(options)}"
+    options = ("ro" if mount.read_only else "rw", mount.selinux, mount.propagation)
+    return f"{mount.source}:{mount.target}:{','.join(option for option in options if option)}"
 
 
 def _mount(mount: Mount, api: tuple[int, int]) -> Body:

@@ -39,7 +39,7 @@ class DockerEngine:
         self._containers = look.Memo(look.listed_containers)
         self._networks = look.Memo(look.networks(owner))
         self._volumes = look.Memo(look.volumes(owner))
-        self._images = look.Memo(look.images)
+        self._image_list = look.ImageList()
         self._apps: dict[str, str] = {}
 
     @cached_property
@@ -50,8 +50,18 @@ class DockerEngine:
 
     def observe(self, stale: frozenset[str] | None = frozenset()) -> Observed:
         since = self._inspections.now()
-        paths = (look.containers_path(self._owner), look.NETWORKS, look.VOLUMES, look.IMAGES)
-        containers, networks, volumes, images = (answer.checked().body for answer in self._http.get(*paths))
+        images = None if stale is None else self._image_list.trusted()
+        listing = self._image_list.begin() if images is None else 0
+        paths = (
+            look.containers_path(self._owner),
+            look.NETWORKS,
+            look.VOLUMES,
+            *([look.IMAGES] if images is None else []),
+        )
+        containers, networks, volumes, *rest = (answer.checked().body for answer in self._http.get(*paths))
+        if images is None:
+            images = look.images(rest[0])
+            self._image_list.keep(images, listing)
         listed = self._containers(containers)
         seen = self._inspect(self._inspections.outdated(listed, stale), since)
         found = Observed(
@@ -64,7 +74,7 @@ class DockerEngine:
             ),
             networks=self._networks(networks),
             volumes=self._volumes(volumes),
-            images=self._images(images),
+            images=images,
         )
         self._apps = _apps(found)
         return found
@@ -81,13 +91,23 @@ class DockerEngine:
         return seen
 
     def events(self, stop: Event) -> Iterator[EngineEvent]:
+        lines = self._http.lines("GET", events_path(time.time()), stop=stop, idle_s=None)
         try:
-            for line in self._http.lines("GET", events_path(time.time()), stop=stop, idle_s=None):
-                happened = event(line, self._owner, self._apps) if line else OPENED
-                if happened is not None:
+            if next(lines, None) is None:
+                return
+            with self._image_list.watched():
+                yield OPENED
+                for line in lines:
+                    happened = event(line, self._owner, self._apps)
+                    if happened is None:
+                        continue
+                    if happened.kind == "image":
+                        self._image_list.changed()
                     yield happened
         except TimeoutError as error:
             raise self._http.failed(error, "events", self._http.timeout_s) from error
+        finally:
+            lines.close()
 
     def pull(self, image: str, progress: Callable[[PullProgress], None], cancel: Event) -> None:
         if image.startswith("sha256:"):
@@ -105,6 +125,7 @@ class DockerEngine:
         if cancel.is_set():
             raise Cancelled(image)
         pulling.end()
+        self._image_list.changed()
         check(image, self._http.get(f"/images/{quote(image, safe='/:@')}/json")[0].checked().json(), pulling.digest)
 
     def create_network(self, network: CreateNetwork) -> None:

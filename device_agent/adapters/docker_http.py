@@ -12,7 +12,7 @@ import json
 import select
 import socket
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from threading import Event, Thread
 from typing import Any
@@ -94,7 +94,7 @@ class EngineHttp:
 
     def lines(
         self, method: str, path: str, *, stop: Event, idle_s: float | None, headers: dict[str, str] | None = None
-    ) -> Iterator[bytes]:
+    ) -> Generator[bytes, None, None]:
         """The lines of a streaming answer, until it ends or `stop` is set. The first item is an empty line: connected.
 
         A stream that is cut raises `EngineAway`; one that says nothing for `idle_s` raises `TimeoutError`.

@@ -8,6 +8,7 @@ name an app and a service is nobody's: it is left alone.
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any, Generic, TypeVar
@@ -69,6 +70,7 @@ class Inspected:
     mark: tuple[Status, int | None]
     status: Status
     exit_code: int | None
+    restart: str
     started_at: str | None
     restarts: int
     error: str
@@ -118,6 +120,49 @@ class Inspections:
             self._known.pop(self._names.get(container, container), None)
 
 
+class ImageList:
+    """The images as last listed, for as long as the event stream says that none has changed.
+
+    Docker 20.10 takes 0.2 ms an image to list them, more than all the rest of a pass together. Safe for several threads.
+    """
+
+    def __init__(self) -> None:
+        self._watchers = 0
+        self._changes = 0
+        self._listed: tuple[Mapping[str, str], int] | None = None
+        self._lock = Lock()
+
+    def trusted(self) -> Mapping[str, str] | None:
+        """The list, if it still holds."""
+        with self._lock:
+            holds = self._watchers and self._listed and self._listed[1] == self._changes
+            return self._listed[0] if holds and self._listed else None
+
+    def begin(self) -> int:
+        """Before listing; to be given to `keep`."""
+        return self._changes
+
+    def keep(self, images: Mapping[str, str], begun: int) -> None:
+        with self._lock:
+            self._listed = (images, begun)
+
+    def changed(self) -> None:
+        with self._lock:
+            self._changes += 1
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """While an event stream is open. What was listed before it was is listed again, and so is it afterwards."""
+        with self._lock:
+            self._watchers += 1
+            self._changes += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._watchers -= 1
+
+
 class Memo(Generic[T]):
     """The last answer and what was made of it: an engine where nothing happens answers with the same bytes."""
 
@@ -153,6 +198,7 @@ def with_inspection(listed: Listed, inspected: Inspected | None, networks: Mappi
         networks=attached,
         published=c.published | inspected.bound,
         exit_code=inspected.exit_code if ended else None,
+        restart=inspected.restart,
         started_at=inspected.started_at,
         restarts=inspected.restarts,
         error=inspected.error,
@@ -167,14 +213,16 @@ def inspected_container(body: bytes, mark: tuple[Status, int | None]) -> Inspect
     if not error and state.get("OOMKilled") and status in _ENDED:
         error = "oom"
     started = state.get("StartedAt") or ""
+    host: Json = document.get("HostConfig") or {}
     return Inspected(
         mark=mark,
         status=status,
         exit_code=state.get("ExitCode"),
+        restart=(host.get("RestartPolicy") or {}).get("Name") or "no",
         started_at=None if started in ("", _NEVER) else started,
         restarts=document.get("RestartCount") or 0,
         error=error,
-        bound=frozenset(_bound((document.get("HostConfig") or {}).get("PortBindings") or {})),
+        bound=frozenset(_bound(host.get("PortBindings") or {})),
     )
 
 
