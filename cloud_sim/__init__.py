@@ -1,0 +1,1 @@
+"""The other end of device-agent: a simulated cloud that publishes targets, collects states and plays whole fleets."""

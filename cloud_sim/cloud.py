@@ -11,17 +11,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
-from device_agent.model.canonical import digest
-from device_agent.model.target import DEVICE, FLEET, Json, Target, Version
-from device_agent.wire.target import SCHEMA
-from device_agent.wire.topics import DEFAULT_ROOT, FleetTopics
-
 from cloud_sim.clock import monotonic, now
 from cloud_sim.collector import Collector
 from cloud_sim.connection import Broker, Misconfigured
 from cloud_sim.database import Database, Entry
 from cloud_sim.diff import Change, diff
 from cloud_sim.roster import OFFLINE, Device, Yardstick
+from device_agent.model.canonical import digest
+from device_agent.model.target import DEVICE, FLEET, Json, Target, Version
+from device_agent.wire.target import SCHEMA, read_target
+from device_agent.wire.topics import DEFAULT_ROOT, FleetTopics
 
 PUBACK_S = 10.0
 
@@ -119,7 +118,9 @@ class Cloud:
             raise
         return self
 
-    def __exit__(self, _kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None) -> None:
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None
+    ) -> None:
         self.close()
 
     def open(self) -> None:
@@ -166,9 +167,16 @@ class Cloud:
             changes = diff(last.apps if last else {}, apps)
             published = Published(device, version, digest(body), release, changes, self._database.last_entry())
             raw = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+            # What cannot be read back as a target is refused here, before anything remembers it.
+            read_target(raw)
             self._database.own(device, raw)
         self._collector.connection.publish(topic, raw, wait_s=PUBACK_S)
         return published
+
+    def again(self, target: Target) -> Published:
+        """The newest target as if it had been published just now: to follow what becomes of it."""
+        with self._collector.changed:
+            return Published(target.device, target.version, target.digest, target.release, (), 0)
 
     def last(self, device: str | None = None) -> Target | None:
         """The newest target of the fleet, or of a device: the database's or, when it is newer, the broker's."""

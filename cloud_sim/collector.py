@@ -10,16 +10,15 @@ from functools import lru_cache
 from queue import Empty
 from typing import TypeVar
 
-from device_agent.model.errors import Refused
-from device_agent.model.target import Target, Version
-from device_agent.wire.target import read_target
-from device_agent.wire.topics import FleetTopics
-
 from cloud_sim.clock import monotonic
 from cloud_sim.connection import Arrived, Broker, Connection, Denied, Down, Happened, Unreachable, Unsubscribed, Up
 from cloud_sim.database import Database
 from cloud_sim.hearing import Hearing
 from cloud_sim.numbering import next_version
+from device_agent.model.errors import Refused
+from device_agent.model.target import Target, Version
+from device_agent.wire.target import read_target
+from device_agent.wire.topics import FleetTopics
 
 SETTLE_S = 0.1
 """How long it must be quiet after the marker: some brokers send what is retained from another thread."""

@@ -17,10 +17,9 @@ from functools import cache
 from pathlib import Path
 from typing import TypeAlias
 
+from cloud_sim import variables, yaml_file
 from device_agent.model.errors import Problem, Refused
 from device_agent.model.target import Json
-
-from cloud_sim import variables, yaml_file
 
 Document: TypeAlias = dict[str, Json]
 
@@ -35,7 +34,9 @@ class ComposeApp:
     warnings: tuple[str, ...] = ()
 
 
-def read_app(file: Path, raw: Mapping[str, Json], *, name: str | None = None, profiles: Sequence[str] = ()) -> ComposeApp:
+def read_app(
+    file: Path, raw: Mapping[str, Json], *, name: str | None = None, profiles: Sequence[str] = ()
+) -> ComposeApp:
     """`raw` is the file as it stands. Raises `Refused` (`invalid`), with what to do about it."""
     app = name or _name(file, raw)
     command = compose_command()
@@ -105,7 +106,9 @@ def _read(file: Path, raw: Mapping[str, Json]) -> Document:
 def _stripped(resolved: Mapping[str, Json], app: str) -> Document:
     """Without what only Compose itself needs, and without defaults written out."""
     document = {
-        key: value for key, value in resolved.items() if key not in _TOP_LEVEL_ONLY_FOR_COMPOSE and value not in (None, {})
+        key: value
+        for key, value in resolved.items()
+        if key not in _TOP_LEVEL_ONLY_FOR_COMPOSE and value not in (None, {})
     }
     services = document.get("services")
     if isinstance(services, dict):

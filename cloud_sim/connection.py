@@ -193,7 +193,12 @@ class Connection:
         raise Unreachable(f"the broker {self.broker} did not acknowledge what was published to {topic} in {wait_s:g} s")
 
     def _on_connect(
-        self, client: mqtt.Client, _data: Any, _flags: mqtt.ConnectFlags, code: ReasonCode, properties: Properties | None
+        self,
+        client: mqtt.Client,
+        _data: Any,
+        _flags: mqtt.ConnectFlags,
+        code: ReasonCode,
+        properties: Properties | None,
     ) -> None:
         if code.is_failure:
             self.happened.put(Down(f"the broker {self.broker} refused the connection: {code}", denied=True))
@@ -218,7 +223,12 @@ class Connection:
         self.happened.put(Down(f"the broker {self.broker} cannot be reached"))
 
     def _on_disconnect(
-        self, _client: mqtt.Client, _data: Any, _flags: mqtt.DisconnectFlags, code: ReasonCode, _properties: Properties | None
+        self,
+        _client: mqtt.Client,
+        _data: Any,
+        _flags: mqtt.DisconnectFlags,
+        code: ReasonCode,
+        _properties: Properties | None,
     ) -> None:
         self.happened.put(Down(f"the connection to the broker {self.broker} was lost: {code}"))
 

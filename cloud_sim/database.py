@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
 
-from device_agent.model.target import Json
-
 from cloud_sim.connection import Misconfigured
+from device_agent.model.target import Json
 
 JOURNAL_ROWS = 100_000
 """Acks and events that are kept, of all devices together: the oldest go first."""
@@ -82,7 +81,9 @@ class Database:
     def owned(self) -> dict[str | None, bytes]:
         """The targets as they were published last: by device, the fleet's under None."""
         with self._lock:
-            rows = self._connection.execute("SELECT device, body FROM target WHERE place = ?", (self._place,)).fetchall()
+            rows = self._connection.execute(
+                "SELECT device, body FROM target WHERE place = ?", (self._place,)
+            ).fetchall()
         return {device or None: body for device, body in rows}
 
     def own(self, device: str | None, body: bytes) -> None:

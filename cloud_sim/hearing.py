@@ -1,17 +1,16 @@
-"""What comes up from devices: decoded, put on the roster, and kept. Used by the collector's thread alone, but to read."""
+"""What comes up from devices: decoded, put on the roster, and kept."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-
-from device_agent.model.errors import Refused
-from device_agent.model.target import DEVICE, FLEET, Version
-from device_agent.wire.topics import ACK, EVENT, SESSION, STATE
-from device_agent.wire.uplink import decode_ack, decode_event, decode_session, decode_state
 
 from cloud_sim.clock import monotonic, now
 from cloud_sim.connection import Arrived
 from cloud_sim.database import Database
 from cloud_sim.roster import Device, born, died, forgotten, reported
+from device_agent.model.errors import Refused
+from device_agent.model.target import DEVICE, FLEET, Version
+from device_agent.wire.topics import ACK, EVENT, SESSION, STATE
+from device_agent.wire.uplink import decode_ack, decode_event, decode_session, decode_state
 
 
 class Hearing:

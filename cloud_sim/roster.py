@@ -124,9 +124,7 @@ def reported(device: Device, number: tuple[int, int], state: State, agent: str |
 
 def forgotten(device: Device) -> Device:
     """Before what the broker retains is heard anew: what is known stays, but proves nothing and outranks nothing."""
-    return replace(
-        device, session=0, born=False, lost_at=None, offline_reason="not heard of", state_number=(0, 0)
-    )
+    return replace(device, session=0, born=False, lost_at=None, offline_reason="not heard of", state_number=(0, 0))
 
 
 class Yardstick:

@@ -1,0 +1,192 @@
+"""What is shown: tables for people, plain lines for pipes, one JSON object a line for programs."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from cloud_sim.cloud import Cloud, Published
+from cloud_sim.database import Entry
+from cloud_sim.diff import Change
+from cloud_sim.following import Following, Outcome, Row, why
+from cloud_sim.roster import LOST, ONLINE, Device
+from device_agent.model.report import Have
+from device_agent.model.target import Json
+
+_STYLES = {
+    Outcome.CONVERGED: "green",
+    Outcome.FAILED: "red",
+    Outcome.PENDING: "yellow",
+    Outcome.OFFLINE: "dim",
+    Outcome.NOBODY: "yellow",
+}
+_ORDER = (Outcome.FAILED, Outcome.PENDING, Outcome.CONVERGED, Outcome.OFFLINE)
+_ROOM_FOR_THE_REST = 8
+"""Lines of the terminal that a table leaves to its own frame and to what stands around it."""
+
+
+class Screen:
+    """Standard output, in one of its three forms."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.console = Console(highlight=False)
+        self.as_json = as_json
+        self.live = self.console.is_terminal and not as_json
+
+    def say(self, text: str, style: str = "") -> None:
+        """A line for people; not said to programs."""
+        if not self.as_json:
+            self.console.print(Text(text, style=style), soft_wrap=True)
+
+    def tell(self, kind: str, **body: Json) -> None:
+        """A line for programs."""
+        if self.as_json:
+            print(json.dumps({"type": kind, **body}, ensure_ascii=False), flush=True)
+
+    def changes(self, changes: Sequence[Change], against: str) -> None:
+        if not changes:
+            self.say(f"no changes to {against}", "dim")
+        for change in changes:
+            self.say(str(change), "green" if change.old is None else "red" if change.new is None else "yellow")
+
+    def published(self, published: Published) -> None:
+        whose = f"device {published.device}" if published.device else "the fleet"
+        self.say(f"published to {whose}: {published.version}, release {published.release}", "bold")
+        self.tell_published(published)
+
+    def tell_published(self, published: Published) -> None:
+        self.tell(
+            "published",
+            scope=published.scope,
+            device=published.device,
+            epoch=published.epoch,
+            revision=published.revision,
+            digest=published.digest,
+            release=published.release,
+            changes=[{"path": list(c.path), "old": c.old, "new": c.new} for c in published.changes],
+        )
+
+    def ack(self, entry: Entry) -> None:
+        """One ack: a line, unless a live table shows it."""
+        self.tell("ack", device=entry.device, ack=dict(entry.body))
+        if not self.live:
+            body = entry.body
+            where = "/".join(str(body[key]) for key in ("app", "service") if body.get(key))
+            told = [clock(entry.at), entry.device, where, str(body.get("verdict")), why(body)]
+            self.say("  ".join(part for part in told if part))
+
+    def row(self, row: Row) -> None:
+        """A device that has come to its end."""
+        self.tell("device", device=row.device, outcome=row.outcome.value, reason=row.reason)
+        if not self.live:
+            self.say(f"{row.device}  {row.outcome}" + (f": {row.reason}" if row.reason else ""))
+
+    def following(self, following: Following, left_s: float) -> RenderableType:
+        """The live table: those that need looking at first, as many as there is room for."""
+        urgent = sorted(following.rows, key=lambda row: (_ORDER.index(row.outcome), row.device))
+        room = max(3, self.console.height - _ROOM_FOR_THE_REST)
+        table = Table("device", "", "verdict", "app", "reason", "since", box=None, header_style="dim", pad_edge=False)
+        for row in urgent[:room]:
+            style = _STYLES[row.outcome]
+            table.add_row(
+                escape(row.device),
+                presence(row.presence),
+                Text(
+                    row.outcome if row.outcome in (Outcome.CONVERGED, Outcome.OFFLINE) else row.verdict or "…",
+                    style=style,
+                ),
+                Text(row.app or ""),
+                Text(row.reason or "", overflow="fold"),
+                Text(clock(row.since) if row.since else "", style="dim"),
+            )
+        hidden = f"… and {len(urgent) - room} more; " if len(urgent) > room else ""
+        footer = Text(f"{hidden}{summary(following)}; {left_s:.0f} s left", style="dim")
+        return Group(table, footer)
+
+    def fleet(self, cloud: Cloud, devices: Sequence[Device], shortfalls: Mapping[str, str | None]) -> RenderableType:
+        table = Table(
+            "device",
+            "",
+            "release",
+            "converged",
+            "services",
+            "reason",
+            "agent",
+            box=None,
+            header_style="dim",
+            pad_edge=False,
+        )
+        for device in devices:
+            good, every = device.services
+            missing = shortfalls[device.id]
+            reason = device.worst or (missing if missing and not missing.startswith("offline") else "") or ""
+            table.add_row(
+                escape(device.id),
+                presence(cloud.presence(device)),
+                escape(", ".join(device.releases) or "-"),
+                Text("no", style="yellow") if missing else Text("yes", style="green"),
+                Text(f"{good}/{every}", style="green" if good == every else "red"),
+                Text(reason, overflow="fold"),
+                Text(device.agent or "", style="dim"),
+            )
+        return table
+
+    def device(self, cloud: Cloud, device: Device, shortfall: str | None) -> None:
+        """One device as a plain line, or as an object with all there is to know."""
+        good, every = device.services
+        now = cloud.presence(device)
+        self.tell(
+            "device",
+            device=device.id,
+            presence=now,
+            converged=shortfall is None,
+            shortfall=shortfall,
+            releases=list(device.releases),
+            services={"ok": good, "all": every},
+            reason=device.worst,
+            have={scope: _have(have) for scope, have in device.told.items()},
+            agent=device.agent,
+            session=device.session or None,
+            heard_at=device.heard_at,
+            gaps=[list(gap) for gap in cloud.gaps(device.id)],
+        )
+        word = "converged" if shortfall is None else "not converged"
+        told = [
+            device.id,
+            now,
+            ",".join(device.releases) or "-",
+            word,
+            f"{good}/{every}",
+            device.worst or shortfall or "",
+        ]
+        self.say("  ".join(told).rstrip())
+
+
+def presence(word: str) -> Text:
+    return Text(word, style={ONLINE: "green", LOST: "yellow"}.get(word, "dim"))
+
+
+def clock(at: str) -> str:
+    """The local time of day."""
+    return datetime.fromisoformat(at).astimezone().strftime("%H:%M:%S")
+
+
+def summary(following: Following) -> str:
+    """`3 of 4 online devices converged, 1 failed; 2 offline`."""
+    counts = {outcome: sum(row.outcome is outcome for row in following.rows) for outcome in Outcome}
+    online = len(following.rows) - counts[Outcome.OFFLINE]
+    if not online:
+        return f"no device is online, {counts[Outcome.OFFLINE]} offline"
+    devices = "device" if online == 1 else "devices"
+    told = f"{counts[Outcome.CONVERGED]} of {online} online {devices} converged"
+    if counts[Outcome.FAILED]:
+        told += f", {counts[Outcome.FAILED]} failed"
+    return told + (f"; {counts[Outcome.OFFLINE]} offline" if counts[Outcome.OFFLINE] else "")
+
+
+def _have(have: Have | None) -> Json:
+    return {"epoch": have.version.epoch, "revision": have.version.revision, "digest": have.digest} if have else None
