@@ -27,7 +27,7 @@ lint: python ## ruff, mypy and the import contracts
 	@$(RUN) ruff check $(CODE)
 	@$(RUN) ruff format --check $(CODE)
 	@$(RUN) mypy
-	@$(RUN) lint-imports
+	@$(RUN) lint-imports --no-logo
 
 format: python ## format the code, and fix what ruff can fix
 	@$(RUN) ruff format $(CODE)
