@@ -80,6 +80,8 @@ class SimContainer:
     @property
     def restarts_itself(self) -> bool:
         """What the engine does, by the restart policy, now that the process has ended."""
+        if self.stopped_by_hand:
+            return False
         restart = self.made.service.restart
         if restart.policy == "on-failure":
             return self.exit_code != 0 and (not restart.max_retries or self.restarts < restart.max_retries)
@@ -99,7 +101,8 @@ class SimContainer:
     def seen(self, network_ids: Mapping[str, str]) -> Container:
         """As the port shows it."""
         labels = self.labels
-        fixed = {(int(p.published), p.protocol) for p in self.made.service.ports if (p.published or "").isdecimal()}
+        ports = self.made.service.ports
+        fixed = {(int(p.published), p.protocol) for p in ports if p.published and p.published.isdecimal()}
         return Container(
             id=self.id,
             name=self.name,
