@@ -7,8 +7,9 @@ is used up even when the row itself is what has to go: the cloud sees the gap.
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
-from sqlalchemy import Connection, case, delete, func, select
+from sqlalchemy import Connection, Select, case, delete, func, select
 
 from device_agent.adapters.store_rows import put
 from device_agent.adapters.store_schema import outbox
@@ -52,7 +53,7 @@ def add(connection: Connection, fill: Fill, bounds: Bounds, message: Message, no
     old = outbox.c.queued_at.between(_CLOCK_IS_SET, now - bounds.age_s)
     # The row at the head first: mostly it is young, and then the table is not read.
     if connection.execute(select(old).order_by(outbox.c.seq).limit(1)).scalar_one():
-        dropped += _drop(connection, fill, list(connection.execute(_SIZES.where(old)).tuples()))
+        dropped += _drop(connection, fill, _sizes(connection, _SIZES.where(old)))
     if fill.rows > bounds.rows or fill.size > bounds.size:
         dropped += _drop(connection, fill, _surplus(connection, fill, bounds))
     return dropped
@@ -60,7 +61,7 @@ def add(connection: Connection, fill: Fill, bounds: Bounds, message: Message, no
 
 def remove(connection: Connection, fill: Fill, seq: int) -> None:
     """Nothing, when it is not there."""
-    _drop(connection, fill, list(connection.execute(_SIZES.where(outbox.c.seq == seq)).tuples()))
+    _drop(connection, fill, _sizes(connection, _SIZES.where(outbox.c.seq == seq)))
 
 
 def _surplus(connection: Connection, fill: Fill, bounds: Bounds) -> list[tuple[int, int]]:
@@ -68,16 +69,19 @@ def _surplus(connection: Connection, fill: Fill, bounds: Bounds) -> list[tuple[i
     # full outbox for days.
     rows, size = bounds.rows - bounds.rows // 64, bounds.size - bounds.size // 64
     worth = case((outbox.c.kind == "event", 0), (outbox.c.terminal, 2), else_=1)
-    candidates = _SIZES.order_by(worth, outbox.c.seq)
     chosen: list[tuple[int, int]] = []
     left_rows, left_size = fill.rows, fill.size
-    for seq, length in connection.execute(candidates).tuples():
+    for seq, length in _sizes(connection, _SIZES.order_by(worth, outbox.c.seq)):
         if left_rows <= rows and left_size <= size:
             break
         chosen.append((seq, length))
         left_rows -= 1
         left_size -= length
     return chosen
+
+
+def _sizes(connection: Connection, statement: Select[Any]) -> list[tuple[int, int]]:
+    return [(seq, size) for seq, size in connection.execute(statement)]
 
 
 def _drop(connection: Connection, fill: Fill, rows: list[tuple[int, int]]) -> int:
