@@ -115,13 +115,17 @@ def signal(value: Json) -> str:
 # --------------------------------------------------------------------------------------------- short forms
 
 
+_LONGEST_COMMAND = 32_768
+"""Splitting takes time with the square of a word's length."""
+
+
 def words(value: Json) -> tuple[str, ...]:
     """A command written as one string, split as a shell would, without running one."""
+    if len(string(value)) > _LONGEST_COMMAND:
+        raise NotValid("is too long to be split into words: write it as a list")
     try:
-        return tuple(shlex.split(string(value)))
+        return tuple(shlex.split(value))
     except ValueError as error:
-        if isinstance(error, NotValid):
-            raise
         raise NotValid(f"cannot be split into words: {str(error).lower()}") from None
 
 

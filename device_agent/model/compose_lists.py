@@ -34,12 +34,17 @@ def string_or_list(parse: Callable[[Json], Any]) -> Reader:
     return lambda place: (parse(place.value),) if isinstance(place.value, str) else list_of(parse)(place)
 
 
-def pairs(null: str | None) -> Reader:
-    """Compose's list-or-map of strings; `null` is what a key without a value gets (None: it must have one)."""
+def pairs(null: str | None, reserved: str | None = None) -> Reader:
+    """Compose's list-or-map of strings.
+
+    `null` is what a name without a value gets (None: it must have one), `reserved` a prefix that no name may have.
+    """
 
     def pair(key: str, value: Json) -> str:
         if not key or "=" in key or "\0" in key:
             raise NotValid("a name is not empty and has no `=` in it")
+        if reserved and key.startswith(reserved):
+            raise NotValid(f"names that start with `{reserved}` are the agent's own")
         if value is not None:
             return units.scalar_text(value)
         if null is None:
@@ -87,13 +92,5 @@ def options(*scalars: type) -> Reader:
     return map_of(by(parse))
 
 
-def labels(place: Place) -> dict[str, str]:
-    """Labels; those of the agent itself are not a target's to set."""
-    found: dict[str, str] = pairs(null="")(place)
-    for name in found:
-        if name.startswith(LABEL):
-            where: str | int = name
-            if isinstance(place.value, list):
-                where = next(i for i, entry in enumerate(place.value) if str(entry).partition("=")[0] == name)
-            place.invalid(f"labels that start with `{LABEL}` are the agent's own", where)
-    return found
+labels = pairs(null="", reserved=LABEL)
+"""Labels. Those of the agent itself are not a target's to set: by them it tells what is its own."""

@@ -94,7 +94,7 @@ def _app(place: Place) -> App:
         "volumes": _section(names, compose_resources.volume),
     }
     fields = read_fields(place, readers, refused=_APP_REFUSED, ignored=_APP_IGNORED)
-    if not value.get("services", {}):
+    if value.get("services", {}) == {}:
         place.invalid("an app has at least one service", "services")
     return _explicit(fields.get("services", {}), fields.get("networks", {}), fields.get("volumes", {}))
 
