@@ -96,10 +96,10 @@ class Actions:
 
     def tail(self, container_id: str, lines: int) -> str:
         unreadable = _either(_gone, _says("does not support reading"))
+        output = b""
         with self._client(f"logs of {container_id}") as client, _accepting(unreadable):
-            output: bytes = client.logs(container_id, stdout=True, stderr=True, tail=lines)
-            return output[-TAIL_BYTES:].decode(errors="replace")
-        return ""
+            output = client.logs(container_id, stdout=True, stderr=True, tail=lines)
+        return output[-TAIL_BYTES:].decode(errors="replace")
 
     @contextmanager
     def _client(self, what: str, margin_s: float = 0.0) -> Iterator["_Client"]:

@@ -6,7 +6,6 @@ the service's. Further networks of a container are steps of their own: before AP
 """
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 from device_agent.model.compose import Healthcheck, IpamConfig, Mount, Port, Service
@@ -45,7 +44,7 @@ def container_body(create: Create, api: tuple[int, int]) -> Body:
 
 
 def network_arguments(network: CreateNetwork) -> Body:
-    """The arguments of the SDK's `create_network`. `check_duplicate`: before API 1.44 there could be two of one name."""
+    """The arguments of the SDK's `create_network`. Before API 1.44 only `check_duplicate` keeps a name unique."""
     return {
         "name": network.name,
         "driver": network.driver,
@@ -185,7 +184,7 @@ def _log_config(service: Service) -> Body | None:
 def _ipam(ipam: IpamConfig | None) -> Body | None:
     if ipam is None:
         return None
-    pools: list[Mapping[str, Any]] = []
+    pools: list[Body] = []
     for pool in ipam.config:
         body: Body = {}
         _given(

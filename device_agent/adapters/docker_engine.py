@@ -17,6 +17,7 @@ import structlog
 from device_agent.adapters import docker_observe as look
 from device_agent.adapters.docker_events import OPENED, event, events_path
 from device_agent.adapters.docker_http import EngineHttp
+from device_agent.adapters.docker_memory import ImageList, Inspections, Memo
 from device_agent.adapters.docker_pull import SILENCE_S, Pulling, check, pull_path
 from device_agent.model.errors import Cancelled, EngineAway, EngineError, Kind
 from device_agent.model.observed import LABEL_DEVICE, EngineEvent, Observed
@@ -35,16 +36,16 @@ class DockerEngine:
     def __init__(self, url: str, owner: str, *, timeout_s: float = 15.0) -> None:
         self._owner = owner
         self._http = EngineHttp(url, timeout_s)
-        self._inspections = look.Inspections()
-        self._containers = look.Memo(look.listed_containers)
-        self._networks = look.Memo(look.networks(owner))
-        self._volumes = look.Memo(look.volumes(owner))
-        self._image_list = look.ImageList()
+        self._inspections = Inspections()
+        self._containers = Memo(look.listed_containers)
+        self._networks = Memo(look.networks(owner))
+        self._volumes = Memo(look.volumes(owner))
+        self._image_list = ImageList()
         self._apps: dict[str, str] = {}
 
     @cached_property
     def _actions(self) -> "Actions":
-        from device_agent.adapters.docker_actions import Actions
+        from device_agent.adapters.docker_actions import Actions  # noqa: PLC0415 - 60 ms and 10 MiB, perhaps never needed
 
         return Actions(self._http)
 

@@ -1,12 +1,13 @@
 """The engine's failures, sorted once: a code that is stable, whose fault it is, and a sentence for an operator.
 
-Two tables, tried from the top: what the engine's message says outweighs the HTTP status. Sources: Docker 20.10 and 28
-(each line of the first table was seen there), the distribution project's registry errors. The engine's own words follow
-the sentence, cut to 512 characters; they name objects, never an environment or a credential of ours.
+Two tables, tried from the top: what the engine's message says outweighs the HTTP status. Sources: what Docker 20.10 was
+seen to say, the sources of Docker 28 and of the distribution project's registry. The engine's own words follow the
+sentence, cut to 512 characters; they name objects, never an environment or a credential of ours.
 """
 
 import json
 import re
+from dataclasses import dataclass
 
 from device_agent.model.errors import EngineError, Kind
 
@@ -14,135 +15,202 @@ LIMIT = 512
 
 _TEMPORARY, _OUTSIDE, _TARGET = Kind.TEMPORARY, Kind.OUTSIDE, Kind.TARGET
 
-_BY_MESSAGE: tuple[tuple[str, str, Kind, str], ...] = (
-    (r"no space left on device|disk quota exceeded", "disk_full", _OUTSIDE, "the disk is full"),
-    (
-        r"port is already allocated|bind: address already in use|address already in use.*\btcp|ports are not available",
+
+@dataclass(frozen=True, slots=True)
+class _Sort:
+    code: str
+    kind: Kind
+    text: str
+    pattern: re.Pattern[str]
+
+
+def _sort(code: str, kind: Kind, text: str, *patterns: str) -> _Sort:
+    return _Sort(code, kind, text, re.compile("|".join(patterns), re.IGNORECASE | re.DOTALL))
+
+
+_DISK_FULL = _sort("disk_full", _OUTSIDE, "the disk is full", "no space left on device", "disk quota exceeded")
+
+_BY_MESSAGE: tuple[_Sort, ...] = (
+    _DISK_FULL,
+    _sort(
         "port_in_use",
         _OUTSIDE,
         "a host port is taken by something else",
+        "port is already allocated",
+        "bind: address already in use",
+        "address already in use.*tcp",
+        "ports are not available",
+        "all ports are allocated",
     ),
-    (
-        r"bind: cannot assign requested address",
-        "address_in_use",
+    _sort(
+        "address_missing",
         _OUTSIDE,
         "the host has no such address to publish on",
+        "cannot assign requested address",
     ),
-    (r"address already in use", "address_in_use", _OUTSIDE, "the fixed address is taken on that network"),
-    (
-        r"pool overlaps|could not find an available.*address pool|no available network|cannot create network .* conflicts",
+    _sort("address_in_use", _OUTSIDE, "the fixed address is taken on that network", "address already in use"),
+    _sort(
         "subnet_in_use",
         _OUTSIDE,
         "the subnet overlaps with another network, or no free one is left",
+        "pool overlaps",
+        "could not find an available.*address pool",
+        "no available network",
+        "cannot create network .* conflicts",
     ),
-    (
-        r"invalid address .* belong|no configured subnet|user specified ip",
+    _sort(
         "bad_config",
         _TARGET,
-        "the address is outside the network",
+        "the address is outside the network's subnets",
+        "invalid address .* belong",
+        "no configured subnet",
+        "user specified ip",
     ),
-    (
-        r"container name .* is already in use|network with name .* already exists|volume named .* already exists",
+    _sort(
         "name_in_use",
         _TEMPORARY,
         "the name is taken",
+        "container name .* is already in use",
+        "network with name .* already exists",
+        "volume named .* already exists",
     ),
-    (
-        r"removal of container .* already in progress|marked for removal",
+    _sort(
         "removal_in_progress",
         _TEMPORARY,
         "the engine is still removing the container",
+        "removal of container .* already in progress",
+        "marked for removal",
     ),
-    (r"has active endpoints", "network_in_use", _TEMPORARY, "containers are still attached to the network"),
-    (r"network .* is ambiguous", "network_ambiguous", _OUTSIDE, "several networks have this name"),
-    (
-        r"network \S+ not found|could not find (a )?network|not connected to the network",
+    _sort("network_in_use", _TEMPORARY, "containers are still attached to the network", "has active endpoints"),
+    _sort("network_ambiguous", _OUTSIDE, "several networks have this name", "network .* is ambiguous"),
+    _sort(
         "network_missing",
         _TEMPORARY,
         "the network does not exist",
+        r"network \S+ not found",
+        "could not find .*network",
     ),
-    (
-        r"(cannot join network of a non running|no such container: .*joining)",
+    _sort(
         "dependency_not_running",
         _TEMPORARY,
         "the container whose network is to be shared does not run",
+        "cannot join network of a non running",
     ),
-    (r"exec format error", "exec_format", _TARGET, "the program is built for another processor, or is no program"),
-    (
-        r"no matching manifest|does not match the (specified|detected) platform|does not provide the specified platform",
-        "wrong_platform",
-        _TARGET,
-        "the image does not exist for this processor",
-    ),
-    (
-        r"error gathering device information|could not select device driver|unresolvable cdi|not a device node",
+    _sort("exec_format", _TARGET, "the program is built for another processor, or is no program", "exec format error"),
+    _sort(
         "device_missing",
         _OUTSIDE,
         "a device is missing on the host",
+        "error gathering device information",
+        "could not select device driver",
+        "unresolvable cdi",
+        "not a device node",
     ),
-    (
-        r"bind source path does not exist|error mounting|error while mounting volume|failed to mount|error while creating mount source",
+    _sort(
         "mount_failed",
         _OUTSIDE,
         "a mount failed",
+        "bind source path does not exist",
+        "error mounting",
+        "error while mounting volume",
+        "failed to mount",
+        "error while creating mount source",
     ),
-    (
-        (
-            r"executable file not found|exec: \".*\": (stat|permission denied)|unable to find user|unable to find group"
-            r"|no command specified|no such file or directory: unknown.*exec"
-        ),
+    _sort(
         "bad_command",
         _TARGET,
         "the command, or the user it is to run as, is not in the image or may not be run",
+        "executable file not found",
+        r'exec: ".*": (stat|permission denied|is a directory)',
+        "unable to find (user|group)",
+        "no command specified",
     ),
-    (
-        r"toomanyrequests|too many requests|rate limit",
-        "registry_limited",
-        _OUTSIDE,
-        "the registry limits the number of pulls",
-    ),
-    (
-        r"unauthorized|authentication required|no basic auth credentials|access forbidden|incorrect username or password",
-        "registry_auth",
-        _OUTSIDE,
-        "the registry wants other credentials",
-    ),
-    (
-        (
-            r"manifest (for .* )?(unknown|not found)|manifest_unknown|name unknown|repository .* not found|no such image"
-            r"|pull access denied|does not exist or no pull access|denied: requested access"
-        ),
-        "no_such_image",
-        _TARGET,
-        "the image does not exist, or needs credentials",
-    ),
-    (
-        (
-            r"dial tcp|no such host|server misbehaving|i/o timeout|tls handshake|connection re(fused|set)|client\.timeout"
-            r"|context deadline exceeded|request canceled|x509|tls:|unexpected eof|: eof|network is unreachable|no route to host"
-            r"|gave http response|proxyconnect|received unexpected http status|bad gateway|service unavailable|gateway time"
-        ),
-        "registry_unreachable",
-        _TEMPORARY,
-        "the registry cannot be reached",
-    ),
-    (
-        r"error looking up (logging|volume) plugin|plugin .* not found|unknown runtime",
+    _sort("no_such_image", _TARGET, "the image does not exist", "no such image"),
+    _sort(
         "plugin_missing",
         _OUTSIDE,
         "the engine has no such driver or runtime",
+        'plugin ".*" not found',
+        "unknown runtime",
+        "unknown or invalid runtime",
     ),
-    (r"no such container|endpoint \S+ not found", "no_such_container", _TEMPORARY, "the container is gone"),
-    (
-        r"oci runtime create failed|failed to create shim|failed to create task|runc create failed",
+    _sort("no_such_container", _TEMPORARY, "the container is gone", "no such container", r"endpoint \S+ not found"),
+    _sort(
         "start_failed",
         _TARGET,
         "the container cannot be started as the target asks",
+        "oci runtime",
+        "failed to create (shim|task)",
+        "runc create failed",
     ),
 )
-_COMPILED = tuple(
-    (re.compile(pattern, re.IGNORECASE | re.DOTALL), code, kind, text) for pattern, code, kind, text in _BY_MESSAGE
+
+_OF_REGISTRY: tuple[_Sort, ...] = (
+    _DISK_FULL,
+    _sort(
+        "registry_limited",
+        _OUTSIDE,
+        "the registry limits the number of pulls",
+        "toomanyrequests",
+        "too many requests",
+        "rate limit",
+    ),
+    _sort(
+        "registry_auth",
+        _OUTSIDE,
+        "the registry wants other credentials",
+        "unauthorized",
+        "authentication required",
+        "no basic auth credentials",
+        "access forbidden",
+        "incorrect username or password",
+    ),
+    _sort(
+        "no_such_image",
+        _TARGET,
+        "the image does not exist, or needs credentials",
+        "manifest (for .* )?(unknown|not found)",
+        "name unknown",
+        "repository .* not found",
+        "pull access denied",
+        "does not exist or no pull access",
+        "requested access to the resource is denied",
+    ),
+    _sort(
+        "registry_unreachable",
+        _TEMPORARY,
+        "the registry cannot be reached",
+        "dial tcp",
+        "no such host",
+        "server misbehaving",
+        "i/o timeout",
+        r"client\.timeout",
+        "tls handshake",
+        "tls:",
+        "x509",
+        "gave http response",
+        "connection (refused|reset)",
+        "context deadline exceeded",
+        "request canceled",
+        r"\beof\b",
+        "network is unreachable",
+        "no route to host",
+        "proxyconnect",
+        "received unexpected http status",
+        "bad gateway",
+        "service unavailable",
+        "gateway time",
+    ),
+    _sort(
+        "wrong_platform",
+        _TARGET,
+        "the image does not exist for this processor",
+        "no matching manifest",
+        "does not match the (specified|detected) platform",
+        "does not provide the specified platform",
+    ),
 )
+"""Tried before the others for a pull: what it says comes from another machine."""
 
 _BY_STATUS: dict[int, tuple[str, Kind, str]] = {
     400: ("bad_config", _TARGET, "the engine refuses this configuration"),
@@ -152,21 +220,14 @@ _BY_STATUS: dict[int, tuple[str, Kind, str]] = {
 }
 
 
-def sorted_error(status: int, message: str) -> EngineError:
+def sorted_error(status: int, message: str, *, pulling: bool = False) -> EngineError:
     """The error for an HTTP status (200 for one that came in-band) and the engine's message."""
     message = message.strip()
-    for pattern, code, kind, text in _COMPILED:
-        if pattern.search(message):
-            return EngineError(code, sentence(text, message), kind)
+    for sort in (*_OF_REGISTRY, *_BY_MESSAGE) if pulling else _BY_MESSAGE:
+        if sort.pattern.search(message):
+            return EngineError(sort.code, _sentence(sort.text, message), sort.kind)
     code, kind, text = _BY_STATUS.get(status, ("engine_error", _TEMPORARY, "the engine failed"))
-    return EngineError(code, sentence(text, message), kind)
-
-
-def sentence(text: str, message: str) -> str:
-    """Our sentence and the engine's words, cut."""
-    if len(message) > LIMIT:
-        message = message[: LIMIT - 1] + "…"
-    return f"{text}: {message}" if message else text
+    return EngineError(code, _sentence(text, message), kind)
 
 
 def timed_out(what: str, seconds: float) -> EngineError:
@@ -181,3 +242,9 @@ def message_of(body: bytes) -> str:
     except ValueError:
         return body.decode(errors="replace")
     return str(document.get("message", "")) if isinstance(document, dict) else str(document)
+
+
+def _sentence(text: str, message: str) -> str:
+    if len(message) > LIMIT:
+        message = message[: LIMIT - 1] + "…"
+    return f"{text}: {message}" if message else text

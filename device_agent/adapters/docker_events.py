@@ -1,4 +1,4 @@
-"""The engine's events, sifted: what can make an own object differ, and nothing that a healthcheck does every few seconds.
+"""The engine's events, sifted: what can make an own object differ, and not what a healthcheck does every few seconds.
 
 The engine sifts by type and action; what belongs to others is dropped here. Networks and volumes carry no labels in
 their events: whose they are is known from the last listing.
@@ -14,7 +14,7 @@ from device_agent.model.observed import LABEL_APP, LABEL_DEVICE, LABEL_SERVICE, 
 OPENED = EngineEvent("stream", "open", "")
 
 _CONTAINER = ("create", "start", "die", "oom", "destroy", "rename", "pause", "unpause", "update", "health_status")
-"""Not `kill`, `stop` and `restart`: the `die` or `start` that they bring says it. Not `exec_…`: every healthcheck is one."""
+"""Not `kill`, `stop`, `restart`: their `die` or `start` says it. Not `exec_…`: every healthcheck is one."""
 _NETWORK = ("create", "connect", "disconnect", "destroy", "remove")
 _VOLUME = ("create", "destroy")
 _IMAGE = ("pull", "tag", "untag", "delete", "import", "load")
@@ -25,7 +25,7 @@ _FILTERS = {
 
 
 def events_path(since: float) -> str:
-    """`since`: seconds of the epoch. The engine confirms the stream before it listens: it is asked for that moment too."""
+    """`since`: the time, because the engine confirms the stream before it listens: so it tells that moment too."""
     return f"/events?since={since:.3f}&filters=" + quote(json.dumps(_FILTERS))
 
 

@@ -13,6 +13,7 @@ import select
 import socket
 from collections import deque
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Event, Thread
 from typing import Any
@@ -110,7 +111,7 @@ class EngineHttp:
             connection.request(method, target, headers=headers or {})
             response = connection.getresponse()
             if response.status >= http.client.BAD_REQUEST:
-                raise sorted_error(response.status, message_of(response.read()))
+                raise sorted_error(response.status, message_of(response.read()), pulling=method == "POST")
             sock.settimeout(idle_s)
             yield b""
             yield from _split(response)
@@ -193,7 +194,7 @@ class EngineHttp:
         return sock
 
     def _gone(self, error: Exception) -> EngineAway:
-        return EngineAway(f"the engine at {self.url} does not answer: {error or type(error).__name__}")
+        return EngineAway(f"the engine at {self.url} does not answer: {str(error) or type(error).__name__}")
 
 
 def _readable(sock: socket.socket) -> bool:
@@ -216,10 +217,8 @@ def _cut(sock: socket.socket, stop: Event, over: Event) -> None:
     """Wake the reader of a stream that is to stop, by closing its connection under it."""
     while not over.is_set():
         if stop.wait(NOTICE_S):
-            try:
+            with suppress(OSError):  # it has ended by itself
                 sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # it has ended by itself
             return
 
 

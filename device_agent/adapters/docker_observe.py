@@ -1,17 +1,13 @@
-"""From the engine's listings to `Observed`. Pure, but for the memory of inspections.
+"""From the engine's listings and inspections to what `Observed` is made of. Pure.
 
-A listing tells everything about a container but why it ended and how often it was restarted; that is in its inspection,
-which is kept until the listing shows another state or somebody says that it is outdated. A container whose labels do not
-name an app and a service is nobody's: it is left alone.
+A container whose labels do not name an app and a service is nobody's: it is left alone.
 """
 
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from threading import Lock
-from typing import Any, Generic, TypeVar
+from typing import Any
 from urllib.parse import quote
 
 from device_agent.model.image import normalise
@@ -34,14 +30,12 @@ from device_agent.model.observed import (
 )
 
 Json = dict[str, Any]
-T = TypeVar("T")
 
 NETWORKS, VOLUMES, IMAGES = "/networks", "/volumes", "/images/json"
 
 _HEALTH = {"(healthy)": Health.HEALTHY, "(unhealthy)": Health.UNHEALTHY, "(health: starting)": Health.STARTING}
 _CODE = re.compile(r"\((-?\d+)\)")
 _ENDED = frozenset({Status.EXITED, Status.DEAD, Status.RESTARTING})
-_RESTLESS = frozenset({Status.RESTARTING, Status.REMOVING, Status.DEAD})
 _PODMAN = {"stopping": Status.RUNNING, "stopped": Status.EXITED}
 """Its own words; `configured` and `initialized` are created."""
 _NEVER = "0001-01-01T00:00:00Z"
@@ -78,113 +72,12 @@ class Inspected:
     """Fixed host ports it is to have, also while it does not run."""
 
 
-class Inspections:
-    """What is known from inspecting containers, by id. Safe for several threads."""
-
-    def __init__(self) -> None:
-        self._known: dict[str, Inspected] = {}
-        self._names: dict[str, str] = {}
-        self._forgotten = 0
-        self._lock = Lock()
-
-    def outdated(self, listed: Iterable[Listed], stale: frozenset[str] | None) -> list[Listed]:
-        """Those to inspect. `stale` are ids, or None for all; also drops what is no longer listed."""
-        listed = list(listed)
-        with self._lock:
-            ids = {item.container.id for item in listed}
-            self._known = {id_: known for id_, known in self._known.items() if id_ in ids}
-            self._names = {item.container.name: item.container.id for item in listed}
-            return [item for item in listed if stale is None or item.container.id in stale or self._doubtful(item)]
-
-    def _doubtful(self, item: Listed) -> bool:
-        known = self._known.get(item.container.id)
-        status = item.container.status
-        return known is None or known.mark != item.mark or known.status is not status or status in _RESTLESS
-
-    def now(self) -> int:
-        """To be given to `learn`: what was forgotten since is not learnt from an older answer."""
-        return self._forgotten
-
-    def learn(self, id_: str, inspected: Inspected, since: int) -> None:
-        with self._lock:
-            if since == self._forgotten:
-                self._known[id_] = inspected
-
-    def known(self, id_: str) -> Inspected | None:
-        return self._known.get(id_)
-
-    def forget(self, container: str) -> None:
-        """By id or name: a call of ours has changed it, and a failed start shows in no listing."""
-        with self._lock:
-            self._forgotten += 1
-            self._known.pop(self._names.get(container, container), None)
-
-
-class ImageList:
-    """The images as last listed, for as long as the event stream says that none has changed.
-
-    Docker 20.10 takes 0.2 ms an image to list them, more than all the rest of a pass together. Safe for several threads.
-    """
-
-    def __init__(self) -> None:
-        self._watchers = 0
-        self._changes = 0
-        self._listed: tuple[Mapping[str, str], int] | None = None
-        self._lock = Lock()
-
-    def trusted(self) -> Mapping[str, str] | None:
-        """The list, if it still holds."""
-        with self._lock:
-            holds = self._watchers and self._listed and self._listed[1] == self._changes
-            return self._listed[0] if holds and self._listed else None
-
-    def begin(self) -> int:
-        """Before listing; to be given to `keep`."""
-        return self._changes
-
-    def keep(self, images: Mapping[str, str], begun: int) -> None:
-        with self._lock:
-            self._listed = (images, begun)
-
-    def changed(self) -> None:
-        with self._lock:
-            self._changes += 1
-
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        """While an event stream is open. What was listed before it was is listed again, and so is it afterwards."""
-        with self._lock:
-            self._watchers += 1
-            self._changes += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._watchers -= 1
-
-
-class Memo(Generic[T]):
-    """The last answer and what was made of it: an engine where nothing happens answers with the same bytes."""
-
-    def __init__(self, make: Callable[[bytes], T]) -> None:
-        self._make = make
-        self._last: tuple[bytes, T] | None = None
-
-    def __call__(self, body: bytes) -> T:
-        last = self._last
-        if last is not None and last[0] == body:
-            return last[1]
-        made = self._make(body)
-        self._last = (body, made)
-        return made
-
-
 def listed_containers(body: bytes) -> tuple[Listed, ...]:
     return tuple(_listed(item) for item in json.loads(body) if _ours(item.get("Labels") or {}))
 
 
 def with_inspection(listed: Listed, inspected: Inspected | None, networks: Mapping[str, str]) -> Container:
-    """The whole container. An attachment of one that never ran has no network id yet: it will be the network so named."""
+    """The whole container. An attachment of one that never ran has no network id yet: it will be the one so named."""
     c = listed.container
     # The engine tells that a container has died before its listing shows it; an inspection waits until it is through.
     attached = {name: id_ or networks.get(name, "") for name, id_ in c.networks.items()}

@@ -49,7 +49,7 @@ class Pulling:
         document: dict[str, Any] = json.loads(line)
         if "error" in document or "errorDetail" in document:
             detail = document.get("errorDetail") or {}
-            raise sorted_error(200, str(detail.get("message") or document.get("error") or ""))
+            raise sorted_error(200, str(detail.get("message") or document.get("error") or ""), pulling=True)
         status = document.get("status") or ""
         if told := _DIGEST.match(status):
             self.digest = told.group(1)
