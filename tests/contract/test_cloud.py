@@ -1,0 +1,325 @@
+"""The cloud against a real Mosquitto, with devices that are plain MQTT clients."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from paho.mqtt import client as paho
+
+from cloud_sim.cloud import Cloud, NotConverged
+from cloud_sim.connection import Denied, Unreachable
+from device_agent.core.scopes import effective_digest
+from device_agent.model.canonical import digest
+from device_agent.model.errors import Refused
+from device_agent.model.report import Ack
+from device_agent.model.target import Version
+from tests.broker import Mosquitto, Peer, mosquitto, password_line
+from tests.cloud_device import PlainDevice
+from tests.eventually import eventually
+
+pytestmark = pytest.mark.broker
+
+WAIT_S = 15.0
+APPS = {"web": {"services": {"api": {"image": "api:1"}}}}
+CHANGED = {"web": {"services": {"api": {"image": "api:2"}}}}
+FLEET_TOPIC = "fleet/v1/plant7/down/target"
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Mosquitto]:
+    with mosquitto() as broker:
+        yield broker
+
+
+@pytest.fixture
+def broker(shared: Mosquitto) -> Iterator[Mosquitto]:
+    """Shared, and with nothing retained in it."""
+    yield shared
+    with Peer(shared) as peer:
+        peer.subscribe("fleet/#")
+        peer.subscribe("end")
+        peer.publish("end", b"")
+        eventually(lambda: peer.on("end"), WAIT_S, "all that is retained was heard")
+        for heard in peer.heard:
+            if heard.retained:
+                peer.publish(heard.topic, b"", retain=True)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    return tmp_path / "folder" / "cloud.sqlite"
+
+
+def retained(broker: Mosquitto, topic: str = FLEET_TOPIC) -> dict[str, Any]:
+    with Peer(broker) as peer:
+        peer.subscribe(topic)
+        heard = eventually(lambda: peer.on(topic), WAIT_S, f"a retained message on {topic}")
+        body: dict[str, Any] = json.loads(heard[0].payload)
+        return body
+
+
+def test_publishes_as_the_protocol_shows(broker: Mosquitto, database: Path) -> None:
+    with Cloud(broker.url, "plant7", database=database) as cloud:
+        published = cloud.publish(APPS, release="a")
+        body = retained(broker)
+    assert published.version == Version(1, 1)
+    assert published.digest == digest(body)
+    assert body.pop("issued_at").endswith("Z")
+    assert body == {
+        "schema": 1,
+        "scope": {"fleet": "plant7", "device": None},
+        "epoch": 1,
+        "revision": 1,
+        "release": "a",
+        "expires_at": None,
+        "apps": APPS,
+    }
+
+
+def test_a_device_target_has_its_own_topic_and_count(broker: Mosquitto, database: Path) -> None:
+    with Cloud(broker.url, "plant7", database=database) as cloud:
+        cloud.publish(APPS)
+        cloud.publish(APPS)
+        published = cloud.publish({"web": None}, device="d1")
+        body = retained(broker, "fleet/v1/plant7/down/device/d1/target")
+    assert published.version == Version(1, 1)
+    assert body["scope"] == {"fleet": "plant7", "device": "d1"}
+
+
+@pytest.mark.parametrize("version", ["5", "3.1.1"])
+def test_collects_and_proves_convergence(broker: Mosquitto, database: Path, version: Any) -> None:
+    speaks = paho.MQTTv5 if version == "5" else paho.MQTTv311
+    with (
+        Cloud(broker.url, "plant7", database=database, mqtt_version=version) as cloud,
+        PlainDevice(broker, "plant7", "d1", version=speaks) as device,
+    ):
+        published = cloud.publish(APPS, release="a")
+        accepted = cloud.wait_for_ack("d1", verdict="accepted", revision=1, timeout=WAIT_S)
+        cloud.wait_for_ack("d1", verdict="applied", app=None, after=accepted.id, timeout=WAIT_S)
+        cloud.wait_converged(WAIT_S, ["d1"])
+        device.event("target_cleared")
+        event = cloud.wait_for(lambda: cloud.events("d1"), WAIT_S)[0]
+        (known,) = cloud.devices()
+    assert accepted.body["digest"] == published.digest
+    assert event.body["event"] == "target_cleared"
+    assert (known.id, known.releases, known.services) == ("d1", ("a",), (1, 1))
+    assert known.state
+    assert known.state.effective_digest == effective_digest(APPS)
+
+
+def test_convergence_counts_the_devices_own_target(broker: Mosquitto, database: Path) -> None:
+    with Cloud(broker.url, "plant7", database=database) as cloud, PlainDevice(broker, "plant7", "d1"):
+        cloud.publish(APPS)
+        cloud.publish({"web": {"x-extends": "fleet", "services": {"api": {"image": "api:3"}}}}, device="d1")
+        cloud.wait_converged(WAIT_S, ["d1"])
+        assert cloud.devices()[0].state.effective_digest == effective_digest(
+            {"web": {"services": {"api": {"image": "api:3"}}}}
+        )
+
+
+def test_says_why_a_device_has_not_converged(broker: Mosquitto, database: Path) -> None:
+    with (
+        Cloud(broker.url, "plant7", database=database) as cloud,
+        PlainDevice(broker, "plant7", "d1", answer="retry"),
+    ):
+        cloud.publish(APPS)
+        cloud.wait_for_ack("d1", verdict="failed", timeout=WAIT_S)
+        eventually(lambda: "no image" in str(cloud.shortfalls()["d1"]), WAIT_S, "the reason is known")
+        with pytest.raises(NotConverged, match="d1: web/api: there is no image api:9"):
+            cloud.wait_converged(0.1)
+        with pytest.raises(NotConverged, match=r"d2: offline \(never heard of\)"):
+            cloud.wait_converged(0.1, ["d2"])
+
+
+def test_a_session_ends_cleanly_or_is_lost(broker: Mosquitto, database: Path) -> None:
+    with Cloud(broker.url, "plant7", database=database) as cloud:
+
+        def presences() -> dict[str, str]:
+            return {device.id: cloud.presence(device) for device in cloud.devices()}
+
+        stopped, lost = PlainDevice(broker, "plant7", "d1"), PlainDevice(broker, "plant7", "d2")
+        assert cloud.wait_for(lambda: presences() == {"d1": "online", "d2": "online"}, WAIT_S)
+        stopped.stop()
+        lost.vanish()
+        assert cloud.wait_for(lambda: presences() == {"d1": "offline", "d2": "lost?"}, WAIT_S), presences()
+    with Cloud(broker.url, "plant7", database=database) as cloud:
+        assert presences() == {"d1": "offline", "d2": "offline"}
+
+
+def test_acks_are_kept_once_and_gaps_are_seen(broker: Mosquitto, database: Path) -> None:
+    with Cloud(broker.url, "plant7", database=database) as cloud, PlainDevice(broker, "plant7", "d1") as device:
+        for seq in (4, 5, 5, 9):
+            device.ack(Ack("accepted", "fleet", Version(1, 1)), seq=seq)
+        cloud.wait_for_ack("d1", seq=9, timeout=WAIT_S)
+        assert [entry.seq for entry in cloud.acks("d1")] == [4, 5, 9]
+        assert cloud.gaps("d1") == ((6, 8),)
+
+
+def test_what_the_broker_lost_is_published_again(database: Path) -> None:
+    told: list[str] = []
+    with mosquitto() as broker, Cloud(broker.url, "plant7", database=database, tell=told.append) as cloud:
+        cloud.publish(APPS)
+        cloud.publish(CHANGED)
+        cloud.publish({}, device="d1")
+        broker.kill()
+        assert cloud.wait_for(lambda: cloud.down, WAIT_S)
+        with pytest.raises(Unreachable):
+            Cloud(broker.url, "plant7", database=":memory:", connect_timeout_s=0.2).open()
+        broker.start()
+        assert retained(broker)["revision"] == 2
+        assert retained(broker, "fleet/v1/plant7/down/device/d1/target")["revision"] == 1
+        assert len([text for text in told if "published again" in text]) == 2
+
+
+def test_what_the_broker_has_is_not_published_again(broker: Mosquitto, database: Path) -> None:
+    with Cloud(broker.url, "plant7", database=database) as cloud:
+        cloud.publish(APPS)
+    with Peer(broker) as peer:
+        peer.subscribe(FLEET_TOPIC)
+        with Cloud(broker.url, "plant7", database=database) as cloud:
+            assert cloud.owns()
+        assert len(peer.on(FLEET_TOPIC)) == 1
+
+
+def test_another_clouds_newer_target_stays_and_is_counted_on(broker: Mosquitto, tmp_path: Path) -> None:
+    with Cloud(broker.url, "plant7", database=tmp_path / "one.sqlite") as one:
+        one.publish(APPS)
+        with Cloud(broker.url, "plant7", database=tmp_path / "two.sqlite") as two:
+            # It knows of nothing that it published itself: as far as it can tell, its database was lost.
+            assert two.publish(CHANGED).version == Version(2, 1)
+    with Cloud(broker.url, "plant7", database=tmp_path / "one.sqlite") as one:
+        assert one.last().version == Version(2, 1)
+        assert not one.owns()
+        assert one.publish(APPS).version == Version(2, 2)
+
+
+def test_a_lost_database_and_broker_are_outnumbered_by_what_devices_have(broker: Mosquitto, tmp_path: Path) -> None:
+    with PlainDevice(broker, "plant7", "d1") as device:
+        with Cloud(broker.url, "plant7", database=tmp_path / "one.sqlite") as cloud:
+            for _ in range(3):
+                cloud.publish(APPS)
+            cloud.wait_converged(WAIT_S)
+        device.client.publish(FLEET_TOPIC, b"", qos=1, retain=True).wait_for_publish(WAIT_S)
+        with Cloud(broker.url, "plant7", database=tmp_path / "two.sqlite") as cloud:
+            assert cloud.next_version() == Version(2, 1)
+            cloud.publish(CHANGED)
+            cloud.wait_converged(WAIT_S)
+
+
+def test_refuses_what_is_no_target_before_it_is_remembered(broker: Mosquitto, database: Path) -> None:
+    with Cloud(broker.url, "plant7", database=database) as cloud:
+        with pytest.raises(Refused, match="not supported"):
+            cloud.publish(APPS, more={"unknown": 1})
+        assert cloud.last() is None
+
+
+def test_a_wrong_password_is_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("wrong\n")
+    config = "allow_anonymous false\npassword_file /mosquitto/config/users\n"
+    with mosquitto(config, files={"users": password_line("cloud", "right")}) as broker:
+        login = {"username": "cloud", "password_file": tmp_path / "password", "database": ":memory:"}
+        with pytest.raises(Denied, match="refused the connection"), Cloud(broker.url, "plant7", **login):
+            pass
+        (tmp_path / "password").write_text("right\n")
+        with Cloud(broker.url, "plant7", **login) as cloud:
+            cloud.publish(APPS)
+
+
+class Run:
+    """`cloud-sim` as a process of its own, its output piped."""
+
+    def __init__(self, broker: Mosquitto, database: Path, *arguments: str) -> None:
+        environment = {**os.environ, "CLOUD_SIM_FLEET": "plant7", "CLOUD_SIM_DATABASE": str(database)}
+        environment |= {"CLOUD_SIM_MQTT_URL": broker.url}
+        done = subprocess.run(
+            [sys.executable, "-m", "cloud_sim", *arguments],
+            env=environment, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        self.code, self.out, self.err = done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture
+def compose(tmp_path: Path) -> Path:
+    (tmp_path / "shop").mkdir()
+    file = tmp_path / "shop" / "compose.yaml"
+    file.write_text("services:\n  api:\n    image: ${API:-api:1}\n    environment: {PASSWORD: hunter2}\n")
+    return file
+
+
+def test_publish_follows_a_compose_file_until_all_have_converged(
+    broker: Mosquitto, database: Path, compose: Path
+) -> None:
+    with PlainDevice(broker, "plant7", "d1"), PlainDevice(broker, "plant7", "d2"):
+        first = Run(broker, database, "publish", str(compose), "--release", "a", "--timeout", "20s")
+        assert first.code == 0, first.err
+        lines = first.out.splitlines()
+        assert lines[:2] == ["+ shop: services api", "published to the fleet: 1.1, release a"]
+        assert "d1  converged" in lines
+        assert lines[-1] == "2 of 2 online devices converged"
+        assert retained(broker)["apps"]["shop"]["services"]["api"]["image"] == "api:1"
+        compose.write_text(compose.read_text().replace("hunter2", "hunter3").replace("api:1", "api:2"))
+        second = Run(broker, database, "publish", str(compose), "--timeout", "20s")
+        assert second.code == 0, second.err
+        assert '~ shop/services/api/image: "api:1" → "api:2"' in second.out
+        assert "~ shop/services/api/environment/PASSWORD: (hidden) → (hidden)" in second.out
+        third = Run(broker, database, "publish", str(compose), "--timeout", "20s")
+        assert (third.code, retained(broker)["revision"]) == (0, 2)
+        assert "nothing has changed: the target stays 1.2" in third.out
+        assert Run(broker, database, "wait", "--converged", "--device", "d1", "--timeout", "10").code == 0
+        shown = Run(broker, database, "devices").out.splitlines()
+        assert [line.split("  ")[:2] for line in shown] == [["d1", "online"], ["d2", "online"]]
+
+
+def test_publish_keeps_the_other_apps(broker: Mosquitto, database: Path, compose: Path) -> None:
+    with Cloud(broker.url, "plant7", database=database) as cloud:
+        cloud.publish(APPS)
+    assert Run(broker, database, "publish", str(compose), "--no-wait").code == 0
+    assert set(retained(broker)["apps"]) == {"shop", "web"}
+    assert Run(broker, database, "publish", "--remove", "web", "--no-wait").code == 0
+    assert set(retained(broker)["apps"]) == {"shop"}
+    refused = Run(broker, database, "publish", "--remove", "shop", "--no-wait")
+    assert (refused.code, "--allow-empty" in refused.err) == (2, True)
+
+
+def test_publish_fails_when_a_device_refuses(broker: Mosquitto, database: Path, compose: Path) -> None:
+    with PlainDevice(broker, "plant7", "d1", answer="reject"), PlainDevice(broker, "plant7", "d2"):
+        run = Run(broker, database, "publish", str(compose), "--json", "--timeout", "20s")
+    assert run.code == 1
+    told = [json.loads(line) for line in run.out.splitlines()]
+    assert told[0]["type"] == "published"
+    assert {(line["device"], line["ack"]["verdict"]) for line in told if line["type"] == "ack"} >= {
+        ("d1", "rejected"),
+        ("d2", "accepted"),
+    }
+    assert told[-1]["outcome"] == "failed"
+    assert "/apps/web/services/api/build: publish an image" in told[-1]["devices"]["d1"]
+
+
+def test_publish_gives_up_in_time_and_says_why(broker: Mosquitto, database: Path, compose: Path) -> None:
+    nobody = Run(broker, database, "publish", str(compose), "--timeout", "0.5s")
+    assert nobody.code == 3
+    assert "no device of the fleet plant7 is online: the broker keeps the target" in nobody.err
+    with PlainDevice(broker, "plant7", "d1", answer="retry"):
+        run = Run(broker, database, "publish", str(compose), "--release", "b", "--timeout", "2s")
+    assert run.code == 3
+    assert "d1: no_such_image; there is no image api:9" in run.err
+
+
+def test_publish_refuses_what_devices_would_refuse(broker: Mosquitto, database: Path, compose: Path) -> None:
+    compose.write_text("services: {api: {image: x, imagee: y}}")
+    run = Run(broker, database, "publish", str(compose))
+    assert run.code == 2
+    assert "imagee" in run.err
+    assert "Traceback" not in run.err
+
+
+def test_without_a_broker_there_is_one_line(shared: Mosquitto, database: Path) -> None:
+    run = Run(shared, database, "devices", "--url", "mqtt://127.0.0.1:1")
+    assert (run.code, run.out) == (1, "")
+    assert run.err.startswith("error: cannot reach the broker mqtt://127.0.0.1:1: Connection refused.")
+    assert len(run.err.splitlines()) == 1
