@@ -171,6 +171,8 @@ class Peer:
     def close(self) -> None:
         self.client.disconnect()
         self.client.loop_stop()
+        # paho leaves its pair of sockets to the garbage collector, and warnings are errors here.
+        self.client._reset_sockets()  # noqa: SLF001
 
     def __enter__(self) -> "Peer":
         return self
@@ -225,8 +227,14 @@ class Cable:
                 continue
             far.settimeout(None)
             self._pairs.append((near, far))
-            threading.Thread(target=self._carry, args=(near, far), daemon=True).start()
-            threading.Thread(target=self._carry, args=(far, near), daemon=True).start()
+            threading.Thread(target=self._relay, args=(near, far), daemon=True).start()
+
+    def _relay(self, near: socket.socket, far: socket.socket) -> None:
+        with near, far:
+            back = threading.Thread(target=self._carry, args=(far, near), daemon=True)
+            back.start()
+            self._carry(near, far)
+            back.join()
 
     @staticmethod
     def _carry(source: socket.socket, drain: socket.socket) -> None:

@@ -204,13 +204,18 @@ def test_a_transaction_is_all_or_nothing(bench: Bench) -> None:
     put(store, accepted(revision=42))
     queue(store, "ack")
     before, counts, rows_before = store.load(), store.outbox_counts(), store.outbox(0, 10)
-    for cause in (ValueError("the caller's own"), KeyboardInterrupt()):
-        with pytest.raises(type(cause)), store.transaction() as rows:
+
+    def interrupted(cause: BaseException) -> None:
+        with store.transaction() as rows:
             rows.put_target(accepted(revision=43))
             rows.put_app(AppRecord("web", "sha256:aa", {}))
             rows.queue("ack", lambda _: b"x")
             rows.unqueue(rows_before[0].seq)
             raise cause
+
+    for cause in (ValueError("the caller's own"), KeyboardInterrupt()):
+        with pytest.raises(type(cause)):
+            interrupted(cause)
     assert (store.load(), store.outbox_counts(), store.outbox(0, 10)) == (before, counts, rows_before)
     put(store, accepted(revision=43))
     assert bench.restart().load().targets["fleet"].target.version == Version(1, 43)
