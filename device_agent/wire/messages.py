@@ -33,7 +33,15 @@ class Head:
 
 def encode_state(state: State, head: Head, *, host: Mapping[str, Json] | None = None) -> bytes:
     """The retained `state`. `host` are the host's figures, left out where there are none yet."""
-    body = _head(head) | {
+    body = _head(head) | state_body(state)
+    if host is not None:
+        body["host"] = dict(host)
+    return _bytes(body)
+
+
+def state_body(state: State) -> dict[str, Json]:
+    """A state without its head: what is published and what the CLI shows are the same."""
+    body: dict[str, Json] = {
         "agent": __version__,
         "have": {scope: _have(state.have.get(scope)) for scope in SCOPES},
         "effective_digest": state.effective_digest,
@@ -46,9 +54,7 @@ def encode_state(state: State, head: Head, *, host: Mapping[str, Json] | None = 
     }
     if state.engine != "ok":
         body["engine"] = {"status": state.engine}
-    if host is not None:
-        body["host"] = dict(host)
-    return _bytes(body)
+    return body
 
 
 def encode_ack(ack: Ack, head: Head) -> bytes:

@@ -1,0 +1,167 @@
+"""What local people ask, answered from the loop. The same handler will answer commands that come over MQTT.
+
+Every answer is `{"status": "ok", "result": …}` or `{"status": "error", "error": {"code", "message", "errors"}}`.
+"""
+
+import base64
+import binascii
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from device_agent import __version__
+from device_agent.core.planner import plan_app, plan_removal
+from device_agent.core.wanted import WantedApp
+from device_agent.model.errors import Problem, Refused, StoreFull
+from device_agent.model.observed import Observed
+from device_agent.model.steps import Plan
+from device_agent.model.target import Json
+from device_agent.wire.messages import state_body, time_text
+
+if TYPE_CHECKING:
+    from device_agent.runtime.agent import Agent
+
+log = structlog.get_logger()
+
+
+def answer(agent: "Agent", verb: str, args: Mapping[str, Json]) -> dict[str, Json]:
+    """Never raises for what is asked: a bad question is an answer too."""
+    handlers = {
+        "status": _status,
+        "plan": _plan,
+        "apply": _apply,
+        "backup": _backup,
+        "restore": _restore,
+        "version": _version,
+    }
+    handler = handlers.get(verb)
+    try:
+        if handler is None:
+            raise Refused("unknown", f"there is no command {verb!r}: {', '.join(handlers)}")
+        return {"status": "ok", "result": handler(agent, args)}
+    except Refused as refused:
+        return _error(refused.code, refused.message, refused.problems)
+    except StoreFull as full:
+        return _error("disk_full", f"{full}: free some space and try again")
+    except OSError as error:
+        return _error("file", f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
+
+
+def _error(code: str, message: str, problems: tuple[Problem, ...] = ()) -> dict[str, Json]:
+    errors = [{"pointer": problem.pointer, "message": problem.message} for problem in problems]
+    return {"status": "error", "error": {"code": code, "message": message, "errors": errors}}
+
+
+def _status(agent: "Agent", args: Mapping[str, Json]) -> Json:
+    """The state as it is published, and what is the agent's own."""
+    _no_more(args)
+    body = state_body(agent.state())
+    return {
+        **body,
+        "device": agent.options.identity.device,
+        "fleet": agent.options.identity.fleet,
+        "at": time_text(agent.clock.now()),
+        "connected": agent.link.session is not None,
+        "session": agent.link.session,
+        "outbox": _outbox(agent),
+    }
+
+
+def _outbox(agent: "Agent") -> Json:
+    counts = agent.store.outbox_counts()
+    return {"rows": counts.rows, "dropped": counts.dropped}
+
+
+def _version(agent: "Agent", args: Mapping[str, Json]) -> Json:
+    _no_more(args)
+    return {"version": __version__}
+
+
+def _plan(agent: "Agent", args: Mapping[str, Json]) -> Json:
+    """What a target would do here. Nothing is changed; a repetition of what the device has is planned all the same."""
+    payload = _document(args)
+    _no_more(args, "target")
+    wanted = agent.intake.would_want(payload)
+    observed = agent.reconciler.observed
+    if observed is None:
+        raise Refused("engine_away", "the engine has not answered yet: nothing can be planned")
+    names = sorted({c.app for c in observed.containers} | wanted.apps.keys())
+    plans = [_plan_of(agent, name, wanted.apps.get(name), observed) for name in names]
+    return {
+        "apps": {
+            plan.app: [{"step": step.id, "cause": step.cause, "until": step.until or None} for step in plan.steps]
+            for plan in plans
+        },
+        "blocked": {
+            plan.app: [{"subject": b.subject, "code": b.code, "message": b.message} for b in plan.blocked]
+            for plan in plans
+            if plan.blocked
+        },
+        "text": "\n".join(f"{plan.app}:\n" + _indented(str(plan)) for plan in plans if plan.steps) or "nothing to do",
+    }
+
+
+def _plan_of(agent: "Agent", name: str, wanted: WantedApp | None, observed: Observed) -> Plan:
+    attempts = agent.reconciler.attempts()
+    if wanted is None:
+        return plan_removal(name, observed, attempts)
+    return plan_app(wanted, observed, attempts, agent.reconciler.settled.get(name, {}))
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines())
+
+
+def _apply(agent: "Agent", args: Mapping[str, Json]) -> Json:
+    """A target from a file: the same checks and the same floor as from the broker."""
+    payload = _document(args)
+    _no_more(args, "target")
+    verdict, target = agent.intake.apply(payload)
+    return {"verdict": verdict, "scope": target.scope, "epoch": target.version.epoch, "revision": target.version.revision}
+
+
+def _document(args: Mapping[str, Json]) -> bytes:
+    document = args.get("target")
+    if not isinstance(document, str):
+        raise Refused("malformed", "the argument target is the document's text")
+    return document.encode("utf-8", "surrogatepass")
+
+
+def _backup(agent: "Agent", args: Mapping[str, Json]) -> Json:
+    """To a file that the agent can write, or, without one, as base64 in the answer."""
+    _no_more(args, "file")
+    agent.flush()
+    file = args.get("file")
+    if isinstance(file, str):
+        agent.store.backup(Path(file))
+        return {"file": file, "bytes": Path(file).stat().st_size}
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, "backup.sqlite")
+        agent.store.backup(copy)
+        return {"content": base64.b64encode(copy.read_bytes()).decode(), "bytes": copy.stat().st_size}
+
+
+def _restore(agent: "Agent", args: Mapping[str, Json]) -> Json:
+    """From base64: the contents replace the database's, floors stay at the highest known."""
+    _no_more(args, "content")
+    try:
+        content = base64.b64decode(str(args.get("content", "")), validate=True)
+    except binascii.Error:
+        raise Refused("malformed", "the argument content is base64") from None
+    agent.flush()
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, "backup.sqlite")
+        copy.write_bytes(content)
+        memory = agent.store.restore(copy)
+    log.warning("restored", targets={scope: str(a.target.version) for scope, a in memory.targets.items()})
+    agent.remember(memory)
+    return {"targets": {scope: list(a.target.version) for scope, a in memory.targets.items()}}
+
+
+def _no_more(args: Mapping[str, Json], *known: str) -> None:
+    unknown = sorted(args.keys() - set(known))
+    if unknown:
+        raise Refused("malformed", f"unknown argument: {', '.join(unknown)}")

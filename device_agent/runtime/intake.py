@@ -1,0 +1,227 @@
+"""What arrives on the target topics: settled after a connection, judged, stored, and only then acknowledged.
+
+After every (re)connection the broker sends what it retains and what it queued. Only the highest version of each scope
+is evaluated, once both scopes have answered or a settle time has passed: three queued revisions are one change.
+"""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import structlog
+
+from device_agent.core.intake import Standing, Wanted, admit, changed_apps, decide, unknown_scopes
+from device_agent.model.errors import Refused, StoreFull
+from device_agent.model.memory import AcceptedTarget, Floor
+from device_agent.model.report import Ack, Happening, Have
+from device_agent.model.target import FLEET, SCOPES, Json, Target, Version
+from device_agent.ports import Received
+from device_agent.runtime.rollout import transition
+from device_agent.wire.target import check_keys, glimpse, ignored_keys, open_target, read_version
+
+if TYPE_CHECKING:
+    from device_agent.runtime.agent import Agent
+
+SETTLE_S = 2.0
+MOST_ERRORS = 50
+"""Places listed in one ack; the count in its message is of all."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A document that could be read, and the message that brought it."""
+
+    target: Target
+    body: dict[str, Json]
+    scope: str
+    token: object
+
+
+@dataclass(slots=True)
+class Intake:
+    agent: "Agent"
+    settle_at: float | None = None
+    """When what has arrived since the connection is judged; None when it is judged at once."""
+    unstored: list[_Opened] = field(default_factory=list)
+    """Accepted, but the disk is full: not acknowledged, tried again."""
+    _settling: bool = True
+    _arrived: list[Received] = field(default_factory=list)
+    _answered: set[str] = field(default_factory=set)
+    _told_stale: set[tuple[str, Version]] = field(default_factory=set)
+
+    def connected(self) -> None:
+        self._told_stale.clear()
+        self.settle_at = self.agent.clock.monotonic() + SETTLE_S
+
+    def disconnected(self) -> None:
+        """What was not judged was not acknowledged: the broker sends it again."""
+        self._settling, self.settle_at = True, None
+        self._arrived.clear()
+        self._answered.clear()
+        self.unstored.clear()
+
+    def received(self, message: Received) -> None:
+        scope = self.agent.options.topics.scope_of(message.topic)
+        if scope is None:
+            log.warning("message on a topic that was not subscribed to", topic=message.topic)
+            self.agent.acknowledge(message.token)
+            return
+        self._arrived.append(message)
+        self._answered.add(scope)
+
+    def tick(self) -> None:
+        now = self.agent.clock.monotonic()
+        if self._settling:
+            if self.settle_at is None or (now < self.settle_at and not self._answered >= set(SCOPES)):
+                return
+            self._settling, self.settle_at = False, None
+        if self._arrived:
+            arrived, self._arrived = self._arrived, []
+            self._judge(arrived)
+        if self.unstored and self.agent.may_write:
+            again, self.unstored = self.unstored, []
+            for opened in again:
+                self._decide(opened)
+
+    def _judge(self, messages: list[Received]) -> None:
+        """The highest version of each scope; lower ones that came with it are only acknowledged."""
+        opened = [each for message in messages if (each := self._open(message))]
+        for scope in sorted(SCOPES, key=lambda scope: scope != FLEET):
+            of_scope = [each for each in opened if each.scope == scope]
+            if not of_scope:
+                continue
+            highest = max(of_scope, key=lambda each: each.target.version)
+            for each in of_scope:
+                if each is not highest and each.target.version < highest.target.version:
+                    self.agent.acknowledge(each.token)
+                else:
+                    self._decide(each)
+
+    def _open(self, message: Received) -> _Opened | None:
+        scope = self.agent.options.topics.scope_of(message.topic) or FLEET
+        if not message.payload:
+            self.agent.tell(Happening("target_cleared", {"scope": scope, "message": "nothing changes"}))
+            self.agent.acknowledge(message.token)
+            return None
+        body: Json = None
+        try:
+            body = open_target(message.payload, message.content_type, self.agent.options.limits, self.agent.options.trusted)
+            target = read_version(body, raw=message.payload, content_type=message.content_type)
+        except Refused as refused:
+            seen = glimpse(body)
+            ack = Ack("rejected", scope, seen.version, seen.digest, seen.release)
+            self._refuse(ack, refused, scope, message.token)
+            return None
+        return _Opened(target, body, scope, message.token)
+
+    def _decide(self, opened: _Opened) -> None:
+        try:
+            wanted = self.judge(opened)
+        except Refused as refused:
+            key = (opened.scope, opened.target.version)
+            if refused.code == "stale" and key in self._told_stale:
+                self._acknowledge(opened.token)
+                return
+            if refused.code == "stale":
+                self._told_stale.add(key)
+            self._refuse(transition(opened.target, "rejected"), refused, opened.scope, opened.token)
+            return
+        if wanted is None:
+            self._acknowledge(opened.token)
+            return
+        try:
+            self._accept(opened, wanted)
+        except StoreFull as full:
+            self.agent.store_full(full)
+            self.unstored.append(opened)
+
+    def apply(self, payload: bytes) -> tuple[str, Target]:
+        """A target that did not come through the broker: `accepted` or `duplicate`. Raises `Refused`, `StoreFull`."""
+        opened = self._from_file(payload)
+        wanted = self.judge(opened)
+        if wanted is None:
+            return "duplicate", opened.target
+        self._accept(opened, wanted)
+        return "accepted", opened.target
+
+    def would_want(self, payload: bytes) -> Wanted:
+        """What this device would want if it accepted a target. Raises `Refused`."""
+        return self.judge(self._from_file(payload)) or self.agent.reconciler.wanted
+
+    def _from_file(self, payload: bytes) -> _Opened:
+        """Its scope is its own word: there is no topic that says otherwise."""
+        body = open_target(payload, None, self.agent.options.limits, self.agent.options.trusted)
+        target = read_version(body, raw=payload)
+        return _Opened(target, body, target.scope, None)
+
+    def judge(self, opened: _Opened) -> Wanted | None:
+        """What would be wanted; None for a repetition. Raises `Refused`."""
+        standing = self.standing()
+        if not admit(opened.target, opened.scope, standing, self.agent.clock.now()):
+            return None
+        check_keys(opened.body)
+        return decide(opened.target, standing)
+
+    def standing(self) -> Standing:
+        agent = self.agent
+        observed = agent.reconciler.observed
+        return Standing(
+            identity=agent.options.identity,
+            naming=agent.options.naming,
+            policy=agent.options.policy,
+            targets=agent.rollout.targets,
+            floors=agent.floors,
+            has_apps=bool(agent.reconciler.wanted.apps or (observed and observed.containers)),
+        )
+
+    def _accept(self, opened: _Opened, wanted: Wanted) -> None:
+        """One transaction: the target, its floor, and what is told of it. Then the world may know."""
+        agent, target = self.agent, opened.target
+        observed = agent.reconciler.observed
+        awaited = changed_apps(agent.reconciler.wanted, wanted)
+        if observed and not agent.reconciler.wanted.targets:
+            awaited |= {c.app for c in observed.containers if c.revision.startswith(target.scope)}
+        unfinished = agent.rollout.unfinished(target.scope)
+        if unfinished:
+            awaited |= unfinished.awaited
+        accepted = AcceptedTarget(target, agent.clock.now(), frozenset(awaited))
+        acks = [transition(unfinished.target, "superseded")] if unfinished else []
+        acks.append(transition(target, "accepted", warnings=(*wanted.warnings, *ignored_keys(opened.body))[:MOST_ERRORS]))
+        with agent.store.transaction() as tx:
+            tx.put_target(accepted)
+            for ack in acks:
+                agent.queue_ack(ack)(tx)
+        agent.store_ok()
+        log.info("accepted", scope=target.scope, version=str(target.version), release=target.release, awaited=sorted(awaited))
+        agent.rollout.accept(accepted)
+        agent.floors[target.scope] = Floor(target.version, target.digest)
+        unknown = unknown_scopes(agent.floors, {scope: a.target for scope, a in agent.rollout.targets.items()})
+        agent.reconciler.want(wanted, unknown)
+        agent.state_changed()
+        self._acknowledge(opened.token)
+
+    def _refuse(self, ack: Ack, refused: Refused, scope: str, token: object) -> None:
+        current = self.agent.rollout.targets.get(scope)
+        have = Have(current.target.version, current.target.digest) if current else None
+        self.agent.tell_ack(
+            Ack(
+                "rejected",
+                ack.scope,
+                ack.version,
+                ack.digest,
+                ack.release,
+                code=refused.code,
+                message=refused.message,
+                errors=refused.problems[:MOST_ERRORS],
+                current=have,
+            )
+        )
+        if refused.code == "fork":
+            fields = {"scope": scope, "revision": str(ack.version), "digest": ack.digest, "message": refused.message}
+            self.agent.tell(Happening("target_fork", fields))
+        self._acknowledge(token)
+
+    def _acknowledge(self, token: object) -> None:
+        if token is not None:
+            self.agent.acknowledge(token)
