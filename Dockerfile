@@ -5,6 +5,8 @@ ARG BASE_IMAGE=python:3.13-slim
 
 FROM ${BASE_IMAGE} AS build
 
+# Byte code is made in one place below, and not by chance by what is run before.
+ENV PYTHONDONTWRITEBYTECODE=1
 # pip stays in a venv of its own: what runs has none.
 RUN python3 -m venv /opt/build && python3 -m venv --without-pip /opt/venv
 COPY requirements-build.lock /src/
