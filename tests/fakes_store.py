@@ -7,7 +7,7 @@ of it is); raise there to cut the power, with a `BaseException` that no `except 
 
 import hashlib
 import pickle
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -149,7 +149,7 @@ class FakeStore:
             raise Refused("invalid", f"cannot read {file}: {error.strerror}") from error
         if hashlib.sha256(content[32:]).digest() != content[:32]:
             raise Refused("invalid", f"{file} is no sound backup")
-        found: Rows = pickle.loads(content[32:])  # noqa: S301 - written by this class
+        found: Rows = pickle.loads(content[32:])
         with self.transaction():
             rows = self.rows
             rows.targets, rows.apps, rows.attempts = found.targets, found.apps, found.attempts

@@ -13,7 +13,8 @@ Numbers (`seq`, `session`) come from counters that never go back, not from the r
 above everything the files beside it tell, and above the clock's seconds. Session numbers are reserved in blocks, one
 commit for many connections; what a block has left at a restart is skipped.
 
-One thread at a time owns it; it may be another one than opened it. After `StoreBroken` every call raises it: after a failed fsync the kernel may have thrown away what the next one would report as written.
+One thread at a time owns it; it may be another one than opened it. After `StoreBroken` every call raises it: after a
+failed fsync the kernel may have thrown away what the next one would report as written.
 """
 
 import fcntl
@@ -138,7 +139,7 @@ class SqliteStore:
             store_backup.write(self._connection, file)
 
     def restore(self, file: Path) -> Memory:
-        """The outbox stays: what is waiting to be told has happened here, what waits in the backup was told long ago."""
+        """The outbox stays: what waits in it has happened here, what waits in the backup was told long ago."""
         self._refuse_own(file)
         with self._work():
             found, counters = store_backup.read(file, self._directory)

@@ -138,10 +138,11 @@ def _lay_in(connection: Connection, kept: Kept, clock: Clock, words: list[str]) 
             if mine is None or mine.target.version < target.version:
                 words.append(f"the {target.scope} target {target.version} is from {LAST_GOOD}")
                 store_rows.put_target(connection, AcceptedTarget(target, clock.now(), ended="applied"))
-        for name, mark in (("seq", kept.seq), ("session", kept.session)):
-            if counters[name] < mark:
-                behind = True
-                store_rows.put_counter(connection, name, _beyond(mark, clock))
+        marks = {"seq": kept.seq, "session": kept.session}
+        if behind or any(counters[name] < mark for name, mark in marks.items()):
+            behind = True
+            for name, mark in marks.items():  # one lost commit may have been that of any number
+                store_rows.put_counter(connection, name, max(counters[name], _beyond(mark, clock)))
     if behind and not words:
         words.append("the database had lost its newest commits")
 
@@ -170,7 +171,8 @@ def _read(path: Path, words: list[str]) -> Kept:
 def _lost(path: Path) -> bool:
     """A log without its database: SQLite would delete it."""
     log = path.with_name(path.name + "-wal")
-    return not _size(path) and bool(_size(log))
+    # A single byte counts as empty for SQLite, which once had to write one.
+    return _size(path) <= 1 and bool(_size(log))
 
 
 def _size(path: Path) -> int:

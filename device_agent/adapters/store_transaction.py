@@ -28,7 +28,7 @@ class Standing:
 
 
 class Rows:
-    """`ports.Transaction`. Once a call has failed, so do all later ones: SQLite has rolled back and would go on without."""
+    """`ports.Transaction`. Once a call has failed, so do all later ones: SQLite has rolled back already."""
 
     def __init__(
         self,
