@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
@@ -81,7 +81,7 @@ class Mosquitto:
     def logs(self) -> str:
         return b"".join(self.container.get_logs()).decode(errors="replace")
 
-    def _docker(self) -> Any:  # noqa: ANN401 - docker's container, untyped
+    def _docker(self) -> Any:
         return self.container.get_wrapped_container()
 
     def _answers(self) -> bool:
@@ -172,9 +172,9 @@ class Peer:
         self.client.disconnect()
         self.client.loop_stop()
         # paho leaves its pair of sockets to the garbage collector, and warnings are errors here.
-        self.client._reset_sockets()  # noqa: SLF001
+        self.client._reset_sockets()
 
-    def __enter__(self) -> "Peer":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

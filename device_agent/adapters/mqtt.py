@@ -43,8 +43,8 @@ class MqttTransport:
         self._thread: threading.Thread | None = None
         # One byte wakes the thread out of its wait for the network.
         self._woken, self._waker = socket.socketpair()
-        self._woken.setblocking(False)
-        self._waker.setblocking(False)
+        for end in (self._woken, self._waker):
+            end.setblocking(False)  # noqa: FBT003 - socket's signature
         # Only the thread `mqtt` uses these.
         self._links = 0
         self._session: int | None = None

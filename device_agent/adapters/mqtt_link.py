@@ -257,7 +257,7 @@ class Link:
         return client
 
     def _total(self, callback: Callable[..., None]) -> Callable[..., None]:
-        def guarded(*arguments: Any) -> None:  # noqa: ANN401
+        def guarded(*arguments: Any) -> None:
             try:
                 callback(*arguments)
             except Exception as error:  # noqa: BLE001 - an exception in a callback would leave paho half done
@@ -265,7 +265,7 @@ class Link:
 
         return guarded
 
-    def _tune(self, sock: Any) -> None:  # noqa: ANN401 - paho's SocketLike has no setsockopt
+    def _tune(self, sock: Any) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # What is sent, a ping too, must be acknowledged by the other kernel in half a keep-alive.
         if self._pace.keepalive and hasattr(socket, "TCP_USER_TIMEOUT"):
@@ -285,7 +285,7 @@ class Link:
         properties.WillDelayInterval = will.delay_s
         return properties
 
-    def _on_connect(self, client: paho.Client, _data: object, _flags: object, reason: Any, properties: Any) -> None:  # noqa: ANN401
+    def _on_connect(self, client: paho.Client, _data: object, _flags: object, reason: Any, properties: Any) -> None:
         if reason.is_failure:
             code = REFUSED if reason.value in _REFUSALS else UNREACHABLE
             self._fail(code, f"{self._broker.address} refused the connection: {_words(reason, properties)}")
@@ -352,7 +352,7 @@ class Link:
         if qos:
             self._deliver(Published(self._handle(mid), refusal))
 
-    def _on_disconnect(self, _client: paho.Client, _data: object, flags: Any, reason: Any, properties: Any) -> None:  # noqa: ANN401
+    def _on_disconnect(self, _client: paho.Client, _data: object, flags: Any, reason: Any, properties: Any) -> None:
         self._ended_at = self._ended_at or time.monotonic()
         words = _words(reason, properties)
         if flags.is_disconnect_packet_from_server:

@@ -6,9 +6,9 @@
 from collections.abc import Callable, Iterator
 
 import pytest
+
 from device_agent.model.errors import Refused
 from device_agent.ports import Connected, Disconnected, Published, Received
-
 from tests.broker import Mosquitto, mosquitto
 from tests.contract.transport_bench import Bench, FakeBench, RealBench
 

@@ -7,7 +7,6 @@ from uuid import uuid4
 
 from device_agent.adapters.mqtt import Broker, MqttTransport, Pace, Wants, parse_url
 from device_agent.ports import Published, Transport, TransportEvent, Will
-
 from tests.broker import Cable, Mosquitto, Peer
 from tests.eventually import eventually
 from tests.fakes_transport import FakeTransport
@@ -99,7 +98,7 @@ class FakeBench:
         pass
 
     def expect(self, kind: type[E]) -> E:
-        return _next(self.events, kind, 0)
+        return next_event(self.events, kind, 0)
 
     def eventually_retained(self, topic: str, payload: bytes) -> None:
         assert self.retained(topic) == payload
@@ -168,13 +167,13 @@ class RealBench:
             self.events.put(event)
 
     def expect(self, kind: type[E]) -> E:
-        return _next(self.events, kind, PATIENCE_S)
+        return next_event(self.events, kind, PATIENCE_S)
 
     def eventually_retained(self, topic: str, payload: bytes) -> None:
         eventually(lambda: self.retained(topic) == payload, PATIENCE_S, f"{payload!r} is retained at {topic}")
 
     def thread_lives(self) -> bool:
-        thread = self.mqtt._thread  # noqa: SLF001
+        thread = self.mqtt._thread
         return thread is not None and thread.is_alive()
 
     def close(self) -> None:
@@ -183,7 +182,8 @@ class RealBench:
         self.peer.close()
 
 
-def _next(events: "queue.Queue[TransportEvent]", kind: type[E], timeout: float) -> E:
+def next_event(events: "queue.Queue[TransportEvent]", kind: type[E], timeout: float) -> E:
+    """The next event of that kind; others are passed over. AssertionError, with those, after `timeout` s."""
     passed: list[TransportEvent] = []
     while True:
         try:

@@ -1,0 +1,387 @@
+"""The MQTT adapter with a real Mosquitto that is killed, frozen, secured, and shared with a clone."""
+
+import itertools
+import queue
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from device_agent.adapters.mqtt import Broker, MqttTransport, Pace, parse_url
+from device_agent.ports import Connected, Disconnected, Published, Received, TransportEvent, Will
+from tests.broker import OPEN, Mosquitto, Peer, mosquitto, password_line
+from tests.certificates import Authority
+from tests.contract.transport_bench import QUICK, RealBench, next_event
+from tests.eventually import eventually
+
+pytestmark = pytest.mark.broker
+
+VERSIONS = ("5", "3.1.1")
+ID = "plant7.d1"
+TARGET = "fleet/v1/plant7/down/target"
+SESSION = "fleet/v1/plant7/up/d1/session"
+DURABLE = (
+    OPEN + "persistence true\npersistence_location /mosquitto/data/\nautosave_on_changes true\nautosave_interval 1\n"
+)
+
+
+class Device:
+    """A started transport and what it delivers."""
+
+    def __init__(self, broker: Broker, *, pace: Pace = QUICK, subscriptions: tuple[str, ...] = (TARGET,)) -> None:
+        self.events: queue.Queue[TransportEvent] = queue.Queue()
+        self.transport = MqttTransport(broker, ID, pace=pace)
+        self.deliver: Any = self.events.put
+        self.transport.start(
+            subscriptions=subscriptions,
+            will=lambda session: Will(SESSION, b"lost %d" % session, 0),
+            sessions=itertools.count(1).__next__,
+            deliver=self._deliver,
+        )
+
+    def _deliver(self, event: TransportEvent) -> None:
+        self.deliver(event)
+
+    def expect(self, kind: type[Any], timeout: float = 15) -> Any:
+        return next_event(self.events, kind, timeout)
+
+
+@contextmanager
+def device(broker: Broker, *, pace: Pace = QUICK, subscriptions: tuple[str, ...] = (TARGET,)) -> Iterator[Device]:
+    made = Device(broker, pace=pace, subscriptions=subscriptions)
+    try:
+        yield made
+    finally:
+        made.transport.stop(None, 5)
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Mosquitto]:
+    with mosquitto() as running:
+        yield running
+
+
+def plain(broker: Mosquitto, version: Any = "5") -> Broker:
+    return Broker(parse_url(broker.url), version=version)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_broker_killed_and_started_again_is_found_again(version: str) -> None:
+    with mosquitto(DURABLE) as broker, device(plain(broker, version)) as one:
+        one.expect(Connected)
+        with Peer(broker) as cloud:
+            cloud.publish(TARGET, b"one", retain=True)
+        assert one.expect(Received).payload == b"one"
+
+        broker.kill()
+        assert one.expect(Disconnected).code == "lost"
+        assert one.expect(Disconnected).code == "unreachable"
+        broker.start()
+
+        # A try that reached only the port has taken a number, too.
+        assert one.expect(Connected).session > 1
+        with Peer(broker) as cloud:
+            cloud.publish(TARGET, b"two", retain=True)
+        eventually(lambda: one.expect(Received).payload == b"two", 10, "the new target")
+
+
+def test_a_frozen_broker_is_noticed_by_the_keep_alive(shared: Mosquitto) -> None:
+    pace = Pace(keepalive=2, first=0.05, longest=0.3, connect=1, stood=0.1)
+    with device(plain(shared), pace=pace) as one:
+        one.expect(Connected)
+        shared.freeze()
+        try:
+            assert one.expect(Disconnected, timeout=6).code == "lost"
+            assert one.expect(Disconnected, timeout=6).code == "unreachable"
+        finally:
+            shared.thaw()
+        one.expect(Connected)
+
+
+def test_a_stop_does_not_wait_for_a_frozen_broker(shared: Mosquitto) -> None:
+    with device(plain(shared)) as one:
+        one.expect(Connected)
+        shared.freeze()
+        try:
+            one.transport.stop((SESSION, b"stopped"), 0.5)
+            assert not one.transport._thread.is_alive()
+        finally:
+            shared.thaw()
+    with Peer(shared) as cloud:
+        cloud.subscribe(SESSION)
+        # Not acknowledged in time, so it is the Will that tells; both tell that it is gone.
+        eventually(lambda: cloud.on(SESSION), 10, "a death is told")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_clone_is_told_and_not_fought(shared: Mosquitto, version: str) -> None:
+    pace = Pace(first=0.05, longest=0.1, duplicate=60, stood=30, suspicious=3)
+    with device(plain(shared, version), pace=pace) as one:
+        for _ in range(pace.suspicious):
+            one.expect(Connected)
+            with Peer(shared, client_id=ID):
+                taken = one.expect(Disconnected)
+            if taken.code == "duplicate_identity":
+                break
+        assert taken.code == "duplicate_identity"
+        assert taken.retry_s >= 60
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_refused_credentials_are_tried_again_slowly_and_read_anew(tmp_path: Path, version: Any) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("wrong\n")
+    config = "allow_anonymous false\npassword_file /mosquitto/config/passwords\n"
+    with mosquitto(config, files={"passwords": password_line("d1", "right")}) as broker:
+        settings = Broker(parse_url(broker.url), version=version, username="d1", password_file=secret)
+        with device(settings) as one:
+            refused = one.expect(Disconnected)
+            assert refused.code == "refused"
+            assert refused.retry_s == pytest.approx(QUICK.refused, rel=0.21)
+            assert "wrong" not in refused.message
+
+        with device(settings, pace=Pace(refused=0.2)) as one:
+            assert one.expect(Disconnected).code == "refused"
+            secret.write_text("right\n")
+            one.expect(Connected)
+
+
+def test_a_publish_that_the_broker_does_not_take_is_told() -> None:
+    with (
+        mosquitto(OPEN + "acl_file /mosquitto/config/acl\n", files={"acl": b"topic read #\n"}) as broker,
+        device(plain(broker)) as one,
+    ):
+        one.expect(Connected)
+        handle = one.transport.publish(SESSION, b"{}", qos=1, retain=True)
+        answer = one.expect(Published)
+        assert answer.handle == handle
+        assert "Not authorized" in answer.refused
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_exception_in_deliver_costs_a_connection_and_not_the_message(shared: Mosquitto, version: str) -> None:
+    with device(plain(shared, version)) as one:
+        one.expect(Connected)
+
+        def fails(event: TransportEvent) -> None:
+            one.deliver = one.events.put
+            raise RuntimeError("out of order")
+
+        one.deliver = fails
+        with Peer(shared) as cloud:
+            cloud.publish(TARGET, b"again")
+
+        broken = one.expect(Disconnected)
+        assert (broken.code, broken.message) == ("lost", "internal error: RuntimeError: out of order")
+        one.expect(Connected)
+        again = one.expect(Received)
+        assert again.payload == b"again"
+        one.transport.acknowledge(again.token)
+        assert one.transport._thread.is_alive()
+
+
+def test_sessions_and_will_that_fail_are_asked_again(shared: Mosquitto) -> None:
+    events: queue.Queue[TransportEvent] = queue.Queue()
+    answers: Iterator[Any] = iter([OSError("no space"), 7])
+
+    def sessions() -> int:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return int(answer)
+
+    transport = MqttTransport(plain(shared), "plant7.d2", pace=QUICK)
+    transport.start(subscriptions=(), will=lambda _: Will(SESSION, b"", 0), sessions=sessions, deliver=events.put)
+    try:
+        assert "no space" in next_event(events, Disconnected, 5).message
+        assert next_event(events, Connected, 5).session == 7
+    finally:
+        transport.stop(None, 5)
+
+
+@pytest.fixture(scope="module")
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Mosquitto, Path]]:
+    """A broker that wants client certificates, and a folder: ca, cert and key of a client, and another authority."""
+    folder = tmp_path_factory.mktemp("tls")
+    authority = Authority()
+    certificate, key = authority.issue("localhost", "127.0.0.1")
+    config = (
+        OPEN + "listener 8883\nallow_anonymous true\ncafile /mosquitto/config/ca.pem\nrequire_certificate true\n"
+        "certfile /mosquitto/config/server.pem\nkeyfile /mosquitto/config/server.key\n"
+    )
+    (folder / "ca.pem").write_bytes(authority.pem)
+    (folder / "other.pem").write_bytes(Authority("somebody else").pem)
+    for name, content in zip(("d1.pem", "d1.key"), authority.issue("d1"), strict=True):
+        (folder / name).write_bytes(content)
+    files = {"ca.pem": authority.pem, "server.pem": certificate, "server.key": key}
+    with mosquitto(config, files=files) as running:
+        yield running, folder
+
+
+def tls(broker: Mosquitto, folder: Path, *, host: str = "127.0.0.1", ca: str = "ca.pem") -> Broker:
+    return Broker(
+        parse_url(f"mqtts://{host}:{broker.tls_port}"),
+        ca_file=folder / ca,
+        cert_file=folder / "d1.pem",
+        key_file=folder / "d1.key",
+    )
+
+
+def test_tls_with_both_sides_checked(secure: tuple[Mosquitto, Path]) -> None:
+    with device(tls(*secure)) as one:
+        one.expect(Connected)
+        with Peer(secure[0]) as cloud:
+            cloud.publish(TARGET, b"x" * 100_000)
+        assert len(one.expect(Received).payload) == 100_000
+        assert one.transport.publish(SESSION, b"y" * 500_000, qos=1, retain=False) is not None
+        assert one.expect(Published).refused is None
+
+
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # paho leaves the socket to the collector
+def test_tls_a_broker_of_another_authority_is_not_talked_to(secure: tuple[Mosquitto, Path], tmp_path: Path) -> None:
+    broker, folder = secure
+    settings = tls(broker, folder)
+    trusted = tmp_path / "trusted.pem"
+    trusted.write_bytes((folder / "other.pem").read_bytes())
+    settings = Broker(settings.address, ca_file=trusted, cert_file=settings.cert_file, key_file=settings.key_file)
+    with device(settings) as one:
+        down = one.expect(Disconnected)
+        assert down.code == "unreachable"
+        assert "certificate verify failed" in down.message
+
+        # Files are read anew for each connection.
+        trusted.write_bytes((folder / "ca.pem").read_bytes())
+        one.expect(Connected)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the same
+def test_tls_a_certificate_for_another_name_is_refused(secure: tuple[Mosquitto, Path]) -> None:
+    with device(tls(*secure, host="127.0.0.2")) as one:
+        down = one.expect(Disconnected)
+        assert down.code == "unreachable"
+        assert "127.0.0.2" in down.message
+
+
+def test_tls_a_client_without_a_certificate_does_not_get_in(secure: tuple[Mosquitto, Path]) -> None:
+    broker, folder = secure
+    settings = Broker(parse_url(f"mqtts://127.0.0.1:{broker.tls_port}"), ca_file=folder / "ca.pem")
+    with device(settings) as one:
+        assert one.expect(Disconnected).code == "unreachable"
+
+
+def test_tls_a_missing_file_is_told_by_name(secure: tuple[Mosquitto, Path]) -> None:
+    with device(tls(*secure, ca="gone.pem")) as one:
+        assert "gone.pem" in one.expect(Disconnected).message
+
+
+CONNACK = b"\x20\x03\x00\x00\x00"
+SUBACK = b"\x90\x04\x00\x01\x00\x01"
+
+
+class Scripted:
+    """A listener that answers whatever is sent with the next of `answers`, and notes what was sent."""
+
+    def __init__(self, *answers: bytes) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._answers = answers
+        self.heard: list[bytes] = []
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def settings(self, version: Any = "5") -> Broker:
+        return Broker(parse_url(f"mqtt://127.0.0.1:{self._listener.getsockname()[1]}"), version=version)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join(5)
+        self._listener.close()
+
+    def _serve(self) -> None:
+        try:
+            sock, _ = self._listener.accept()
+            with sock:
+                for answer in self._answers:
+                    self.heard.append(sock.recv(4096))
+                    sock.sendall(answer)
+                while sock.recv(4096):
+                    pass
+        except OSError:
+            pass
+
+
+@pytest.mark.parametrize(
+    ("answers", "code", "words"),
+    [
+        ((CONNACK, SUBACK + b"\xe0\x01\x8e"), "duplicate_identity", "Session taken over"),
+        ((CONNACK, SUBACK + b"\xe0\x01\x8b"), "lost", "Server shutting down"),
+        ((b"\x20\x03\x00\x88\x00",), "unreachable", "Server unavailable"),
+        ((b"\x20\x0b\x00\x9d\x08\x1c\x00\x05other",), "refused", "other"),
+        ((b"\x20\x03\x00\x85\x00",), "refused", "Client identifier not valid"),
+        ((b"\xf0\x00",), "unreachable", "before"),
+        ((b"",), "unreachable", "no answer"),
+        ((CONNACK, b""), "unreachable", "no answer"),
+    ],
+)
+def test_what_a_broker_says_becomes_a_code(answers: tuple[bytes, ...], code: str, words: str) -> None:
+    with (
+        Scripted(*answers) as broker,
+        device(broker.settings(), pace=Pace(connect=0.5, first=30), subscriptions=(TARGET,)) as one,
+    ):
+        told = one.expect(Disconnected)
+        assert (told.code, words in told.message) == (code, True), told
+
+
+@pytest.mark.parametrize(
+    ("version", "answers"),
+    [("5", (CONNACK, b"\x90\x05\x00\x01\x00\x01\x87")), ("3.1.1", (b"\x20\x02\x00\x00", b"\x90\x04\x00\x01\x01\x80"))],
+)
+def test_a_refused_subscription_is_no_connection(version: str, answers: tuple[bytes, ...]) -> None:
+    # Mosquitto's ACL files judge what is delivered and grant every subscription, so this needs another broker.
+    with (
+        Scripted(*answers) as broker,
+        device(broker.settings(version), subscriptions=("allowed", TARGET)) as one,
+    ):
+        refused = one.expect(Disconnected)
+        assert refused.code == "refused"
+        assert TARGET in refused.message
+        assert one.events.empty()
+        assert one.transport.publish(SESSION, b"{}", qos=1, retain=True) is None
+
+
+def test_what_connect_announces() -> None:
+    with Scripted(b"") as broker, device(broker.settings(), pace=Pace(connect=0.5, first=30)) as one:
+        one.expect(Disconnected)
+    packet = broker.heard[0]
+    assert packet[0] == 0x10
+    # Clean start false, Will retained with QoS 1.
+    assert packet[packet.index(b"MQTT") + 5] == 0b00101100
+    assert b"\x11" + (3600).to_bytes(4, "big") in packet
+    assert b"\x27" + (2 * 1024 * 1024 + 65536).to_bytes(4, "big") in packet
+    assert b"\x21\x00\x0a" in packet
+    assert ID.encode() in packet
+
+
+def test_the_retry_is_jittered_capped_and_starts_anew_after_a_good_connection(shared: Mosquitto) -> None:
+    bench = RealBench(shared, pace=Pace(first=0.01, longest=0.08, stood=0.2))
+    try:
+        bench.start()
+        waits = [bench.expect(Disconnected).retry_s for _ in range(12)]
+        assert all(0.01 <= wait <= 0.08 for wait in waits)
+        assert waits[0] <= 0.02
+        assert len(set(waits)) == len(waits)
+        bench.up()
+        bench.expect(Connected)
+        eventually(lambda: bench.mqtt._live is not None and bench.mqtt._live.stood_s() > 0.2, 5, "it stood")
+        bench.cut()
+        assert bench.expect(Disconnected).retry_s <= 0.02
+    finally:
+        bench.close()
