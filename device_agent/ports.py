@@ -45,8 +45,9 @@ class Engine(Protocol):
         """List what there is. Containers not seen before and those in `stale` are inspected; None: all of them."""
 
     def events(self, stop: Event) -> Iterator[EngineEvent]:
-        """What happens to containers, networks, volumes and images from now on (own objects carry `app`), until
-        `stop` is set (returns within about a second) or the stream ends, also silently. The first item is an event of
+        """What happens to containers, networks, volumes and images from now on (own objects carry `app`).
+
+        Ends when `stop` is set (within about a second) or when the stream ends, also silently. The first item is of
         kind `stream`, action `open`: whatever was observed before it may be outdated.
         """
 
@@ -158,7 +159,7 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """The broker has answered a QoS 1 message: it has it, or (MQTT 5) `refused` says in words why it did not take it."""
+    """The broker has answered a QoS 1 message: it has it, or (MQTT 5) `refused` says why it did not take it."""
 
     handle: int
     refused: str | None = None
@@ -168,7 +169,7 @@ TransportEvent = Connected | Disconnected | Received | Published
 
 
 class Transport(Protocol):
-    """The MQTT connection: made anew for ever, with jittered back-off, by its own thread. No method blocks.
+    """The MQTT connection: made anew for ever, with jittered back-off, by its own thread. Only `stop` blocks.
 
     Nothing is remembered across connections: what was not `Published` is the caller's to send again after `Connected`.
     """
@@ -181,8 +182,10 @@ class Transport(Protocol):
         sessions: Callable[[], int],
         deliver: Callable[[TransportEvent], None],
     ) -> None:
-        """Connect and stay connected. `sessions` gives the next session number, once for each connection;
-        `deliver` is called from the network thread, must not block and must not raise.
+        """Connect and stay connected.
+
+        `sessions` gives the next session number, once for each connection; `deliver` is called from the network thread,
+        must not block and must not raise.
         """
 
     def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool, expiry_s: int | None = None) -> int | None:
@@ -195,4 +198,4 @@ class Transport(Protocol):
         """Send the PUBACK, when the connection that brought the message still stands."""
 
     def stop(self, farewell: tuple[str, bytes] | None, timeout_s: float) -> None:
-        """Publish the farewell (retained, QoS 1), wait for its PUBACK, disconnect cleanly. The one method that blocks."""
+        """Publish the farewell (retained, QoS 1), wait for its PUBACK, disconnect cleanly."""

@@ -40,7 +40,10 @@ class Standing:
 
 
 def want(targets: Mapping[str, Target], naming: Naming, policy: Policy | None) -> Wanted:
-    """Lay the scopes over each other and validate. Raises `Refused`; `policy` None: what was accepted once is not judged again."""
+    """Lay the scopes over each other and validate. Raises `Refused`.
+
+    `policy` None: what was accepted once is not judged again.
+    """
     if not targets:
         return Wanted()
     effective = effective_apps(targets.get(FLEET), targets.get(DEVICE))
@@ -68,7 +71,13 @@ def admit(target: Target, arrived_for: str, standing: Standing, now: datetime) -
     if floor and target.version < floor.version:
         raise Refused("stale", f"{target.version} is older than {floor.version}, which this device has accepted")
     has_it = current is not None and current.target.version == target.version
-    known = current.target.digest if current and has_it else floor.digest if floor and floor.version == target.version else None
+    known = (
+        current.target.digest
+        if current and has_it
+        else floor.digest
+        if floor and floor.version == target.version
+        else None
+    )
     if known not in (None, target.digest):
         raise Refused("fork", f"{target.version} was accepted before with another content")
     return not has_it
@@ -86,9 +95,14 @@ def decide(target: Target, standing: Standing) -> Wanted:
     return wanted
 
 
-def unknown_scopes(floors: Mapping[str, Floor], targets: Mapping[str, Target]) -> frozenset[str]:
+def unknown_scopes(floors: Mapping[str, Floor], targets: Mapping[str, AcceptedTarget]) -> frozenset[str]:
     """Scopes for which a target was accepted once that this device no longer has."""
     return frozenset(floors.keys() - targets.keys())
+
+
+def own_apps(observed: Observed) -> set[str]:
+    """Apps of which the engine shows a container or a network."""
+    return {c.app for c in observed.containers} | {n.app for n in observed.networks if n.app}
 
 
 def adopted_apps(observed: Observed, unknown: frozenset[str]) -> frozenset[str]:
@@ -110,7 +124,9 @@ def _check_scope(target: Target, arrived_for: str, identity: Identity) -> None:
     if target.fleet != identity.fleet:
         raise Refused("scope", f"it is for the fleet {target.fleet!r}, this is {identity.fleet!r}", _at("/scope/fleet"))
     if target.device not in (None, identity.device):
-        raise Refused("scope", f"it is for the device {target.device!r}, this is {identity.device!r}", _at("/scope/device"))
+        raise Refused(
+            "scope", f"it is for the device {target.device!r}, this is {identity.device!r}", _at("/scope/device")
+        )
     if target.scope != arrived_for:
         raise Refused("scope", f"a {target.scope} target came where {arrived_for} targets come", _at("/scope/device"))
 

@@ -76,7 +76,7 @@ def _match(
 
 
 def _preference(container: Container) -> tuple[int, str, str]:
-    """Running before ended before never started; of equals the one started last, then by id, so that order means nothing."""
+    """Running before ended before never started; of equals the one started last. Listing order means nothing."""
     rank = {Status.RUNNING: 0, Status.RESTARTING: 1, Status.PAUSED: 2, Status.EXITED: 3}.get(container.status, 4)
     started = container.started_at or ""
     return rank, _descending(started), container.id

@@ -192,14 +192,18 @@ class _Planning:
             if there:
                 self._attach(network, there[0].id, _NONE)
             else:
-                self._block(subject, "network_missing", f"the external network {network.name} does not exist: create it")
+                self._block(
+                    subject, "network_missing", f"the external network {network.name} does not exist: create it"
+                )
         elif own and (own.spec == network.spec or self.steps.waiting(subject, network.spec)):
             # One that could not be replaced is used as it is until the next try.
             self._attach(network, own.id, _NONE)
         elif own:
             self._replace_network(network, own, subject)
         elif there:
-            message = f"a network {network.name} exists that is not this app's: remove or rename it, or declare it external"
+            message = (
+                f"a network {network.name} exists that is not this app's: remove or rename it, or declare it external"
+            )
             self._block(subject, "name_in_use", message)
         else:
             created = self.steps.add(Step(network.create, subject, network.spec, "it does not exist"))
@@ -207,7 +211,7 @@ class _Planning:
             self._attach(network, "", created)
 
     def _attach(self, network: WantedNetwork, network_id: str, after: Ids) -> None:
-        """Containers as wanted that have lost the network: taken off by hand, or left with a removed one of its name."""
+        """Containers as wanted that lost the network: taken off by hand, or left with a removed one of its name."""
         for name, match in self.matches.items():
             endpoint = self._endpoint(name, network)
             if endpoint is None or match.winner is None:
@@ -286,7 +290,9 @@ class _Planning:
         else:
             self._bring_up(wanted, match)
 
-    def _remove(self, wanted: WantedService, container: Container, cause: str, after: Ids = _NONE, until: str = "") -> None:
+    def _remove(
+        self, wanted: WantedService, container: Container, cause: str, after: Ids = _NONE, until: str = ""
+    ) -> None:
         action = Remove(container.name, container.id)
         self.steps.add(Step(action, previous_subject(wanted.name), container.id, cause, after, until))
 
@@ -319,7 +325,10 @@ class _Planning:
         """What only somebody else, or another look, can clear."""
         if wanted.shares and match.spec is None and match.image_id:
             return f"{wanted.shares}, whose network it shares, has its container"
-        stands_on = (*(f"network {key}" for key in wanted.networks), *(f"volume {key}" for key in sorted(wanted.volumes)))
+        stands_on = (
+            *(f"network {key}" for key in wanted.networks),
+            *(f"volume {key}" for key in sorted(wanted.volumes)),
+        )
         return next((f"{subject} can be used" for subject in stands_on if subject in self.blocked), "")
 
     def _foundations(self, wanted: WantedService, match: Match) -> Ids:
@@ -409,7 +418,9 @@ class _Planning:
             service = self.wanted.services.get(step.subject)
             if not isinstance(step.action, Start) or service is None:
                 continue
-            ports = {(int(p.published), p.protocol) for p in service.service.ports if (p.published or "").isdigit()}
+            ports = {
+                (int(p.published), p.protocol) for p in service.service.ports if p.published and p.published.isdigit()
+            }
             freed = frozenset(id_ for id_, (_, held) in stops.items() if held & ports and id_ not in step.after)
             if freed:
                 self.steps.replace(replace(step, after=step.after | freed, commits=True))

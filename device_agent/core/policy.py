@@ -13,7 +13,12 @@ from device_agent.model.compose import App, Service, VolumeDefinition
 from device_agent.model.errors import Problem
 from device_agent.model.image import normalise
 
-ENGINE_SOCKETS = ("/var/run/docker.sock", "/run/docker.sock", "/run/podman/podman.sock", "/run/containerd/containerd.sock")
+ENGINE_SOCKETS = (
+    "/var/run/docker.sock",
+    "/run/docker.sock",
+    "/run/podman/podman.sock",
+    "/run/containerd/containerd.sock",
+)
 ANY = "*"
 
 
@@ -46,7 +51,7 @@ def offences(policy: Policy, apps: Mapping[str, App]) -> tuple[Problem, ...]:
     return tuple(found)
 
 
-def _of_service(policy: Policy, at: str, service: Service) -> Iterable[Problem]:
+def _of_service(policy: Policy, at: str, service: Service) -> Iterable[Problem]:  # noqa: C901 - a list of rules
     if service.privileged and not policy.privileged:
         yield Problem(f"{at}/privileged", "this device's policy does not allow privileged containers")
     if service.network_mode == "host" and not policy.host_network:
@@ -71,10 +76,12 @@ def _of_bind(policy: Policy, at: str, source: str) -> Iterable[Problem]:
     path = posixpath.normpath(source)
     if any(socket == path or _within(socket, path) for socket in ENGINE_SOCKETS):
         if not policy.engine_socket:
-            yield Problem(at, f"{source} gives control of the engine: this device's policy does not allow it (engine_socket)")
+            yield Problem(
+                at, f"{source} gives control of the engine: this device's policy does not allow it (engine_socket)"
+            )
         elif path in ENGINE_SOCKETS:
             return
-    if not any(allowed == ANY or path == allowed or _within(path, allowed) for allowed in policy.binds):
+    if not any(allowed in (ANY, path) or _within(path, allowed) for allowed in policy.binds):
         yield Problem(at, f"this device's policy does not allow to mount the host path {source}")
 
 

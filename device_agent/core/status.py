@@ -1,6 +1,7 @@
 """What is told of an app: derived from what is wanted, what is observed, what is planned and what failed when."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
 from device_agent.core.backoff import Attempts
@@ -21,7 +22,7 @@ class Activity:
 
     plan: Plan
     attempts: Attempts
-    in_flight: Set[str] = field(default_factory=frozenset)
+    in_flight: AbstractSet[str] = field(default_factory=frozenset)
     """Ids of steps being carried out."""
     tails: Mapping[str, str] = field(default_factory=dict)
     """Container id → its last log lines, of those that crash."""
@@ -90,7 +91,10 @@ def report_removal(app: str, observed: Observed, activity: Activity) -> AppRepor
 
 def report_adopted(app: str, observed: Observed) -> AppReport:
     """Containers under a target that this device has lost: they are left alone until it comes again."""
-    reason = Reason("target_unknown", "the target it was made for is not known here (a lost database): it is left as it is until that target is published again")
+    reason = Reason(
+        "target_unknown",
+        "the target it was made for is not known here: it is left as it is until that target is published again",
+    )
     mine = sorted((c for c in observed.containers if c.app == app), key=lambda c: (c.service, not c.up, c.id))
     services: dict[str, ServiceReport] = {}
     for container in mine:
@@ -145,19 +149,25 @@ def _shown(status: str, container: Container, reason: Reason | None) -> ServiceR
     )
 
 
-def _status(wanted: WantedService, match: Match, steps: list[Step], activity: Activity) -> tuple[str, Reason | None]:
+def _status(  # noqa: C901 - the first that holds
+    wanted: WantedService, match: Match, steps: list[Step], activity: Activity
+) -> tuple[str, Reason | None]:
     """The service's status and, when it is not as the target says, why."""
     attempt = activity.attempts.of(activity.plan.app, wanted.name)
     if attempt and attempt.spec != (match.spec or ""):
         attempt = None
     previous = activity.attempts.of(activity.plan.app, previous_subject(wanted.name))
     if match.winner and match.winner.up:
-        return _condition(match.winner), _trouble(match.winner, activity) or (_reason(previous) if match.others else None)
+        return _condition(match.winner), _trouble(match.winner, activity) or (
+            _reason(previous) if match.others else None
+        )
     if match.winner and wanted.service.one_shot and match.winner.completed:
         return "completed", None
     pull = activity.attempts.of("", image_subject(wanted.image))
     if match.image_id is None and match.winner is None:
-        pulling = any(isinstance(step.action, Pull) and step.action.image == wanted.image for step in activity.plan.steps)
+        pulling = any(
+            isinstance(step.action, Pull) and step.action.image == wanted.image for step in activity.plan.steps
+        )
         return ("pulling" if pulling else "waiting"), _reason(pull)
     flying = {type(step.action) for step in steps if step.id in activity.in_flight}
     if Stop in flying:
@@ -186,7 +196,10 @@ def _condition(container: Container) -> str:
 def _trouble(container: Container, activity: Activity) -> Reason | None:
     lines = _lines(container, activity)
     if container.status is Status.RESTARTING:
-        return Reason("crash_loop", f"{_ended(container)} and is restarted by the engine, {container.restarts} times so far{lines}")
+        return Reason(
+            "crash_loop",
+            f"{_ended(container)} and is restarted by the engine, {container.restarts} times so far{lines}",
+        )
     if container.status is Status.PAUSED:
         return Reason("paused", f"somebody paused it: docker unpause {container.name}")
     if container.health is Health.UNHEALTHY:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from device_agent.core.scopes import EffectiveApp
 from device_agent.model.canonical import canonical, digest
-from device_agent.model.compose import App, NetworkDefinition, Service, VolumeDefinition
+from device_agent.model.compose import App, Mount, NetworkDefinition, Service, VolumeDefinition
 from device_agent.model.image import normalise
 from device_agent.model.observed import (
     LABEL_APP,
@@ -24,7 +24,7 @@ from device_agent.model.observed import (
     LABEL_SPEC,
     LABEL_VOLUME,
 )
-from device_agent.model.steps import Create, CreateNetwork, CreateVolume, Endpoint, Mount
+from device_agent.model.steps import Create, CreateNetwork, CreateVolume, Endpoint
 
 _NOT_OF_THE_CONTAINER = {"image", "depends_on", "networks", "network_mode", "volumes"}
 SERVICE_MODE = "service:"
@@ -170,7 +170,9 @@ def _name_on_engine(app: str, key: str, definition: NetworkDefinition | VolumeDe
     return naming.prefix + (definition.name or f"{app}_{key}")
 
 
-def _labels(app: str, own: str, key: str, spec: str, definition: NetworkDefinition | VolumeDefinition, naming: Naming) -> dict[str, str]:
+def _labels(
+    app: str, own: str, key: str, spec: str, definition: NetworkDefinition | VolumeDefinition, naming: Naming
+) -> dict[str, str]:
     return {**definition.labels, LABEL_DEVICE: naming.device, LABEL_APP: app, own: key, LABEL_SPEC: spec}
 
 

@@ -9,7 +9,10 @@ from device_agent.model.target import Json
 
 
 def canonical(value: Json) -> bytes:
-    """The canonical bytes. Raises `Refused` (`malformed`) for what RFC 8785 cannot say: integers beyond 2^53, lone surrogates."""
+    """The canonical bytes.
+
+    Raises `Refused` (`malformed`) for what RFC 8785 cannot say: integers beyond 2^53, lone surrogates.
+    """
     try:
         return rfc8785.dumps(value)
     except (rfc8785.CanonicalizationError, UnicodeEncodeError) as error:

@@ -6,7 +6,9 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 def normalise(reference: str) -> str:
-    """`nginx` → `docker.io/library/nginx:latest`; a digest outweighs a tag: `a/b:1@sha256:…` → `docker.io/a/b@sha256:…`.
+    """`nginx` → `docker.io/library/nginx:latest`.
+
+    A digest outweighs a tag: `b:1@sha256:…` → `docker.io/library/b@sha256:…`.
 
     An image id (`sha256:…`) stays as it is. The rules are those of the distribution project's reference grammar: the
     first component is a registry when it contains a dot or a colon, or is `localhost`.

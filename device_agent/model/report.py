@@ -21,7 +21,8 @@ class Reason:
 @dataclass(frozen=True, slots=True)
 class ServiceReport:
     status: str
-    """waiting, pulling, created, starting, running, healthy, unhealthy, restarting, completed, exited, stopping, stopped, failed."""
+    """waiting, pulling, created, starting, running, healthy, unhealthy, restarting, completed, exited, stopping,
+    stopped or failed."""
     container: str | None = None
     image: str | None = None
     image_id: str | None = None

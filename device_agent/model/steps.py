@@ -143,23 +143,13 @@ class Disconnect:
 
 
 Action: TypeAlias = (
-    Pull
-    | CreateNetwork
-    | RemoveNetwork
-    | CreateVolume
-    | Create
-    | Start
-    | Stop
-    | Remove
-    | Rename
-    | Connect
-    | Disconnect
+    Pull | CreateNetwork | RemoveNetwork | CreateVolume | Create | Start | Stop | Remove | Rename | Connect | Disconnect
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One engine call. `subject` is whose attempts it counts against: a service, or `network …`, `volume …`, `image …`."""
+    """One engine call. `subject` is whose attempts it counts against: a service, `network …`, `volume …`, `image …`."""
 
     action: Action
     subject: str

@@ -10,13 +10,11 @@ transaction is on disk. On a full disk nothing is acknowledged and everything ru
 import queue
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
-from device_agent.core.intake import Wanted, unknown_scopes, want
-from device_agent.core.matching import match_services
-from device_agent.core.planner import image_subject
+from device_agent.core.intake import Wanted, own_apps, unknown_scopes, want
 from device_agent.core.policy import Policy
 from device_agent.core.status import (
     Activity,
@@ -30,11 +28,11 @@ from device_agent.core.status import (
 )
 from device_agent.core.wanted import Naming, WantedApp
 from device_agent.model.errors import Refused, StoreFull
-from device_agent.model.memory import AppRecord, Attempt, Floor, Memory
+from device_agent.model.memory import AppRecord, Floor, Memory
 from device_agent.model.observed import EngineEvent, Health, Observed, Status
 from device_agent.model.report import Ack, AppReport, Happening, Have, State
 from device_agent.model.steps import Plan
-from device_agent.model.target import SCOPES, Identity, Target
+from device_agent.model.target import SCOPES, Identity
 from device_agent.ports import (
     Clock,
     Connected,
@@ -87,7 +85,7 @@ class Options:
     identity: Identity
     topics: Topics
     naming: Naming
-    policy: Policy = Policy()
+    policy: Policy = field(default_factory=Policy)
     limits: Limits = DEFAULT_LIMITS
     trusted: TrustedKeys | None = None
 
@@ -173,7 +171,7 @@ class Agent:
             return want(targets, self.options.naming, policy=None)
         except Refused as refused:
             # Accepted by another version of the agent: what runs is left alone until a target comes that is understood.
-            log.error("stored target not understood", code=refused.code, why=refused.message)
+            log.warning("stored target not understood", code=refused.code, why=refused.message)
             self.store_status = f"the stored target is not understood: {refused.message}"
             return Wanted()
 
@@ -201,7 +199,7 @@ class Agent:
 
     # One event.
 
-    def handle(self, event: Event) -> None:
+    def handle(self, event: Event) -> None:  # noqa: C901, PLR0912 - a table of what can happen
         match event:
             case Connected():
                 self.intake.connected()
@@ -215,7 +213,7 @@ class Agent:
             case Received():
                 self.intake.received(event)
             case Published():
-                self.link.published(event.handle)
+                self.link.published(event)
             case PullProgress():
                 self.link.progress(event)
             case EngineEvent():
@@ -312,7 +310,7 @@ class Agent:
 
     def _end_targets(self) -> None:
         observed = self.reconciler.observed
-        there = {c.app for c in observed.containers} | {n.app for n in observed.networks} if observed else set()
+        there = own_apps(observed) if observed else set()
         for scope in SCOPES:
             accepted = self.rollout.targets.get(scope)
             for app in accepted.awaited if accepted else ():

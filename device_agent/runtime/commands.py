@@ -38,9 +38,9 @@ def answer(agent: "Agent", verb: str, args: Mapping[str, Json]) -> dict[str, Jso
         "version": _version,
     }
     handler = handlers.get(verb)
+    if handler is None:
+        return _error("unknown", f"there is no command {verb!r}: {', '.join(handlers)}")
     try:
-        if handler is None:
-            raise Refused("unknown", f"there is no command {verb!r}: {', '.join(handlers)}")
         return {"status": "ok", "result": handler(agent, args)}
     except Refused as refused:
         return _error(refused.code, refused.message, refused.problems)
@@ -75,7 +75,7 @@ def _outbox(agent: "Agent") -> Json:
     return {"rows": counts.rows, "dropped": counts.dropped}
 
 
-def _version(agent: "Agent", args: Mapping[str, Json]) -> Json:
+def _version(_agent: "Agent", args: Mapping[str, Json]) -> Json:
     _no_more(args)
     return {"version": __version__}
 
@@ -120,7 +120,12 @@ def _apply(agent: "Agent", args: Mapping[str, Json]) -> Json:
     payload = _document(args)
     _no_more(args, "target")
     verdict, target = agent.intake.apply(payload)
-    return {"verdict": verdict, "scope": target.scope, "epoch": target.version.epoch, "revision": target.version.revision}
+    return {
+        "verdict": verdict,
+        "scope": target.scope,
+        "epoch": target.version.epoch,
+        "revision": target.version.revision,
+    }
 
 
 def _document(args: Mapping[str, Json]) -> bytes:

@@ -1,4 +1,4 @@
-"""One step, one engine call. Short hiccups are retried here, around the single call; everything else by the next pass."""
+"""One step, one engine call. Short hiccups are retried here, around the single call; all else by the next pass."""
 
 import threading
 from collections.abc import Callable
@@ -48,7 +48,7 @@ def _is_hiccup(error: BaseException) -> bool:
     return isinstance(error, EngineError) and error.kind is Kind.TEMPORARY and error.code != "timeout"
 
 
-def _call(action: Action, engine: Engine) -> Callable[[], None]:
+def _call(action: Action, engine: Engine) -> Callable[[], None]:  # noqa: C901 - a table
     match action:
         case CreateNetwork():
             return lambda: engine.create_network(action)

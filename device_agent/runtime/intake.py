@@ -106,7 +106,9 @@ class Intake:
             return None
         body: Json = None
         try:
-            body = open_target(message.payload, message.content_type, self.agent.options.limits, self.agent.options.trusted)
+            body = open_target(
+                message.payload, message.content_type, self.agent.options.limits, self.agent.options.trusted
+            )
             target = read_version(body, raw=message.payload, content_type=message.content_type)
         except Refused as refused:
             seen = glimpse(body)
@@ -187,16 +189,20 @@ class Intake:
             awaited |= unfinished.awaited
         accepted = AcceptedTarget(target, agent.clock.now(), frozenset(awaited))
         acks = [transition(unfinished.target, "superseded")] if unfinished else []
-        acks.append(transition(target, "accepted", warnings=(*wanted.warnings, *ignored_keys(opened.body))[:MOST_ERRORS]))
+        acks.append(
+            transition(target, "accepted", warnings=(*wanted.warnings, *ignored_keys(opened.body))[:MOST_ERRORS])
+        )
         with agent.store.transaction() as tx:
             tx.put_target(accepted)
             for ack in acks:
                 agent.queue_ack(ack)(tx)
         agent.store_ok()
-        log.info("accepted", scope=target.scope, version=str(target.version), release=target.release, awaited=sorted(awaited))
+        log.info(
+            "accepted", scope=target.scope, version=str(target.version), release=target.release, awaited=sorted(awaited)
+        )
         agent.rollout.accept(accepted)
         agent.floors[target.scope] = Floor(target.version, target.digest)
-        unknown = unknown_scopes(agent.floors, {scope: a.target for scope, a in agent.rollout.targets.items()})
+        unknown = unknown_scopes(agent.floors, agent.rollout.targets)
         agent.reconciler.want(wanted, unknown)
         agent.state_changed()
         self._acknowledge(opened.token)

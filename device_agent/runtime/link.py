@@ -11,7 +11,7 @@ import structlog
 
 from device_agent.model.errors import Refused
 from device_agent.model.report import Have, State
-from device_agent.ports import Clock, Connected, Disconnected, PullProgress, Store, Transport, Will
+from device_agent.ports import Clock, Connected, Disconnected, Published, PullProgress, Store, Transport, Will
 from device_agent.runtime.inbox import Put
 from device_agent.wire.messages import (
     Head,
@@ -102,9 +102,12 @@ class Link:
         self._state = None
         self._state_seq = 0
 
-    def published(self, handle: int) -> None:
-        row = self._waiting.pop(handle, None)
-        if row is not None:
+    def published(self, event: Published) -> None:
+        row = self._waiting.pop(event.handle, None)
+        if event.refused:
+            # A row stays in the outbox and is sent again on the next connection.
+            log.warning("the broker refused a message", why=event.refused, row=row)
+        elif row is not None:
             self._confirmed.append(row)
 
     def confirmed(self) -> list[int]:
@@ -167,7 +170,7 @@ class Link:
             handle = self.transport.publish(topic, payload, qos=1, retain=retain, expiry_s=expiry_s)
         except Refused as refused:
             # Larger than the broker takes. It would never go out: an ack or event is given up, and told in the log.
-            log.error("message too large for the broker", topic=topic, bytes=len(payload), why=refused.message)
+            log.warning("message too large for the broker", topic=topic, bytes=len(payload), why=refused.message)
             if row is not None:
                 self._confirmed.append(row)
             return True

@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from device_agent.core.backoff import CAP_S, Attempts, due
-from device_agent.core.intake import Wanted, adopted_apps
+from device_agent.core.intake import Wanted, adopted_apps, own_apps
 from device_agent.core.planner import image_subject, plan_app, plan_removal
 from device_agent.model.errors import Cancelled, EngineAway, EngineError, Kind
 from device_agent.model.memory import Attempt
@@ -37,9 +37,7 @@ UNSETTLED_S = 60.0
 """How often it is looked again while something is blocked by what sends no event."""
 AWAY_S = 2.0
 
-_SURPRISES = frozenset(
-    ("die", "destroy", "oom", "kill", "stop", "pause", "unpause", "rename", "health_status")
-)
+_SURPRISES = frozenset(("die", "destroy", "oom", "kill", "stop", "pause", "unpause", "rename", "health_status"))
 
 log = structlog.get_logger()
 
@@ -197,7 +195,7 @@ class Reconciler:
         return planned
 
     def _apps(self, observed: Observed) -> Iterator[str]:
-        there = {c.app for c in observed.containers} | {n.app for n in observed.networks if n.app}
+        there = own_apps(observed)
         for gone in self.plans.keys() - there - self.wanted.apps.keys():
             del self.plans[gone]
         yield from sorted(there | self.wanted.apps.keys())
@@ -213,16 +211,16 @@ class Reconciler:
     def _plan(self, app: str, look: int) -> bool:
         if app in self.runs or self._outdated.get(app, 0) >= look:
             return False
-        assert self.observed is not None
+        observed = self.observed or Observed()
         if app in self.left_alone() or (not self.wanted.targets and app not in self.wanted.apps):
             self.plans.pop(app, None)
             return True
         attempts = self.attempts()
         wanted = self.wanted.apps.get(app)
         if wanted:
-            plan = plan_app(wanted, self.observed, attempts, self.settled.get(app, {}))
+            plan = plan_app(wanted, observed, attempts, self.settled.get(app, {}))
         else:
-            plan = plan_removal(app, self.observed, attempts)
+            plan = plan_removal(app, observed, attempts)
         self.plans[app] = plan
         return True
 
@@ -230,7 +228,7 @@ class Reconciler:
         return Attempts(self.clock.now(), self.rows)
 
     def _forget_what_is_over(self) -> None:
-        """An attempt is over when its subject is in no plan any more and its next time has passed: that is its probation."""
+        """An attempt is over when nothing of it is planned any more and its next time has passed: its probation."""
         now = self.clock.now()
         active = {(plan.app, step.subject) for plan in self.plans.values() for step in plan.steps}
         active |= {("", s.subject) for plan in self.plans.values() for s in plan.steps if isinstance(s.action, Pull)}
@@ -282,7 +280,9 @@ class Reconciler:
             run.draining = True
         elif event.error:
             run.failed.add(event.step.id)
-            failure = Failure(event.app, event.step, self._failed(event.app, event.step.subject, event.step.spec, event.error))
+            failure = Failure(
+                event.app, event.step, self._failed(event.app, event.step.subject, event.step.spec, event.error)
+            )
         else:
             run.done.add(event.step.id)
             if event.step.again:
@@ -322,8 +322,6 @@ class Reconciler:
 
         def job() -> None:
             try:
-                if cancel.is_set():
-                    raise Cancelled
                 self.engine.pull(image, self.put, cancel)
             except Cancelled:
                 self.put(PullEnded(image, cancelled=True))

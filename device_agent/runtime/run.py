@@ -41,9 +41,7 @@ class Run:
     def _to_finish(self) -> set[str]:
         """The second halves whose first half has stopped something, with all that they still need."""
         by_id = {step.id: step for step in self.plan.steps}
-        begun = {
-            id_ for id_ in self.done | self.flying.keys() if id_ in by_id and isinstance(by_id[id_].action, Stop)
-        }
+        begun = {id_ for id_ in self.done | self.flying.keys() if id_ in by_id and isinstance(by_id[id_].action, Stop)}
         finishing: set[str] = set()
 
         def need(id_: str) -> None:

@@ -1,0 +1,18 @@
+"""The entry: `run` is started without the command line's libraries, so that the agent stays small and starts fast."""
+
+import sys
+
+
+def main() -> int:
+    """What the console script `device-agent` calls; its result is the exit code."""
+    if sys.argv[1:] == ["run"]:
+        from device_agent.cli.run import run  # noqa: PLC0415
+
+        return run()
+    from device_agent.cli.commands import main as typed  # noqa: PLC0415
+
+    return typed()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

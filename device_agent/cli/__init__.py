@@ -1,0 +1,1 @@
+"""What people type, and the composition root: the only place where the parts are put together."""

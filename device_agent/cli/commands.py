@@ -1,0 +1,205 @@
+"""The commands that people type. They ask the running agent; only when none runs they read the database themselves.
+
+Exit codes: 0 done, 1 failed, 2 usage or configuration.
+"""
+
+import base64
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+from device_agent import __version__
+from device_agent.adapters.clock import SystemClock
+from device_agent.adapters.control_socket import NoAgent, ask
+from device_agent.adapters.store import StoreLocked
+from device_agent.cli.settings import BadSetting, Settings, load, sources
+from device_agent.cli.show import show_status
+from device_agent.model.errors import StoreBroken, StoreFull
+
+STALE_S = 90
+"""A heartbeat older than this is no agent. The image's HEALTHCHECK says the same."""
+_STDIO = "-"
+
+app = typer.Typer(
+    name="device-agent",
+    help="Runs this device's target state: received over MQTT, kept on the volume, made true by the container engine.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Document = Annotated[str, typer.Argument(metavar="FILE", help="A target, plain or signed; - reads standard input.")]
+
+
+def main() -> int:
+    """Run the command that was typed; the exit code."""
+    try:
+        app(prog_name="device-agent", standalone_mode=False)
+    except typer.Exit as end:
+        return int(end.exit_code)
+    except BadSetting as bad:
+        return _say(str(bad), 2)
+    except StoreLocked:
+        return _say("an agent runs on this data folder, but does not listen at DEVICE_AGENT_CONTROL_SOCKET", 1)
+    except (StoreBroken, StoreFull, OSError, ValueError, TypeError) as error:
+        return _say(str(error), 1)
+    except typer.Abort:
+        return 1
+    except Exception as error:
+        # typer brings its own copy of click: a usage error is told by what it can do, not by its class.
+        show = getattr(error, "show", None)
+        if show is None:
+            raise
+        show()
+        return 2
+    return 0
+
+
+def _say(message: str, code: int) -> int:
+    print(f"device-agent: {message}", file=sys.stderr)
+    return code
+
+
+def _fail(message: str, code: int = 1) -> NoReturn:
+    raise typer.Exit(_say(message, code))
+
+
+def _ask(settings: Settings, verb: str, args: dict[str, Any] | None = None) -> Any:
+    """The result of a command, from the agent or, when none runs, from here."""
+    try:
+        answer = ask(settings.control_socket, verb, args or {})
+    except NoAgent:
+        from device_agent.cli.offline import answer_offline  # noqa: PLC0415 - loads the whole agent
+
+        answer = answer_offline(settings, verb, args or {})
+    if answer["status"] == "ok":
+        return answer["result"]
+    error = answer["error"]
+    for problem in error.get("errors", ()):
+        print(f"  {problem['pointer']}: {problem['message']}", file=sys.stderr)
+    return _fail(f"{error['code']}: {error['message']}")
+
+
+def _print(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _read(file: str) -> bytes:
+    if file == _STDIO:
+        return sys.stdin.buffer.read()
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        _fail(f"{file}: {error.strerror}", 2)
+
+
+@app.command()
+def run() -> None:
+    """Run the agent until SIGTERM. Settings come from DEVICE_AGENT_* and, if named there, a TOML file."""
+    from device_agent.cli.run import run as start  # noqa: PLC0415 - loads the whole agent
+
+    raise typer.Exit(start())
+
+
+@app.command()
+def status(as_json: Json = False) -> None:
+    """What runs here, what is wanted, and why the two differ."""
+    result = _ask(load(), "status")
+    if as_json:
+        _print(result)
+    else:
+        show_status(result, Console())
+
+
+@app.command()
+def plan(file: Document, as_json: Json = False) -> None:
+    """What a target would do here, step by step. Nothing is changed."""
+    result = _ask(load(), "plan", {"target": _read(file).decode("utf-8", "surrogateescape")})
+    if as_json:
+        _print(result)
+        return
+    print(result["text"])
+    for name, blocked in result["blocked"].items():
+        for each in blocked:
+            print(f"{name}: {each['subject']} is blocked ({each['code']}): {each['message']}")
+
+
+@app.command()
+def apply(file: Document, as_json: Json = False) -> None:
+    """Accept a target from a file: the same checks and the same version floor as from the broker."""
+    result = _ask(load(), "apply", {"target": _read(file).decode("utf-8", "surrogateescape")})
+    if as_json:
+        _print(result)
+    else:
+        version = f"{result['scope']} {result['epoch']}.{result['revision']}"
+        note = result.get("note", "see device-agent status")
+        print(f"{result['verdict']}: {version}; {note}")
+
+
+@app.command()
+def backup(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Where to write it; - writes to standard output.")],
+) -> None:
+    """Write a consistent copy of the database, also while the agent runs."""
+    result = _ask(load(), "backup")
+    content = base64.b64decode(result["content"])
+    if file == _STDIO:
+        sys.stdout.buffer.write(content)
+        return
+    target = Path(file)
+    partial = target.with_name(target.name + ".partial")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as out:
+        out.write(content)
+        out.flush()
+        os.fsync(out.fileno())
+    partial.replace(target)
+    print(f"{len(content)} bytes written to {file}")
+
+
+@app.command()
+def restore(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A backup; - reads standard input.")],
+) -> None:
+    """Replace the database by a backup. The highest versions ever accepted stay the floor."""
+    result = _ask(load(), "restore", {"content": base64.b64encode(_read(file)).decode()})
+    targets = ", ".join(f"{scope} {epoch}.{revision}" for scope, (epoch, revision) in result["targets"].items())
+    print(f"restored: {targets or 'no target'}")
+
+
+@app.command()
+def config(as_json: Json = False) -> None:
+    """Every setting, its value, and where it comes from."""
+    table = sources(load())
+    if as_json:
+        _print({name: {"value": value, "source": source} for name, (value, source) in table.items()})
+        return
+    width = max(map(len, table))
+    for name, (value, source) in table.items():
+        print(f"{name:<{width}}  {value or '-'}  ({source})")
+
+
+@app.command()
+def healthcheck() -> None:
+    """Whether the agent's loop is alive: its heartbeat is younger than 90 s."""
+    from device_agent.cli.run import HEARTBEAT  # noqa: PLC0415 - loads the whole agent
+
+    heartbeat = load().control_socket.parent / HEARTBEAT
+    try:
+        age = SystemClock().now().timestamp() - heartbeat.stat().st_mtime
+    except FileNotFoundError:
+        _fail(f"no heartbeat at {heartbeat}: no agent runs")
+    if age > STALE_S:
+        _fail(f"the last heartbeat is {age:.0f} s old: the agent hangs")
+    print(f"alive: the last heartbeat is {age:.0f} s old")
+
+
+@app.command()
+def version() -> None:
+    """The version of this program."""
+    print(__version__)

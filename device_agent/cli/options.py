@@ -1,0 +1,28 @@
+"""From the settings to what the agent needs of them."""
+
+from device_agent.cli.settings import BadSetting, Settings, load_policy
+from device_agent.core.wanted import Naming
+from device_agent.model.target import Identity
+from device_agent.runtime.agent import Options
+from device_agent.wire.dsse import load_trusted_keys
+from device_agent.wire.payload import Limits
+from device_agent.wire.topics import Topics
+
+
+def agent_options(settings: Settings) -> Options:
+    """Raises `BadSetting` for keys and a policy that cannot be used."""
+    identity = Identity(settings.fleet, settings.device_id)
+    trusted = None
+    if settings.trusted_keys:
+        try:
+            trusted = load_trusted_keys(settings.trusted_keys, settings.signature_threshold)
+        except ValueError as error:
+            raise BadSetting(f"DEVICE_AGENT_TRUSTED_KEYS: {error}") from None
+    return Options(
+        identity=identity,
+        topics=Topics(settings.topic_root, settings.fleet, settings.device_id),
+        naming=Naming(str(identity), settings.name_prefix),
+        policy=load_policy(settings.policy_file),
+        limits=Limits(settings.target_max_bytes, settings.target_max_inflated_bytes),
+        trusted=trusted,
+    )

@@ -1,0 +1,103 @@
+"""`device-agent run`: puts the parts together, and takes them apart at SIGTERM."""
+
+import os
+import queue
+import signal
+import sqlite3
+import sys
+import threading
+from pathlib import Path
+
+import structlog
+
+from device_agent import __version__
+from device_agent.adapters.broker import Pace, Wants
+from device_agent.adapters.clock import SystemClock
+from device_agent.adapters.control_socket import ControlSocket
+from device_agent.adapters.docker_engine import DockerEngine
+from device_agent.adapters.mqtt import MqttTransport
+from device_agent.adapters.store import StoreLocked, open_store
+from device_agent.cli.logs import configure_logs
+from device_agent.cli.options import agent_options
+from device_agent.cli.settings import BadSetting, Settings, load
+from device_agent.model.errors import StoreBroken, StoreFull
+from device_agent.runtime.agent import Agent, Died
+from device_agent.runtime.inbox import Event, Request, StopRequested, ThreadDied
+from device_agent.runtime.watch import watch
+from device_agent.runtime.workers import CALL, PULL, STOP, ThreadWorkers
+
+LANES = {CALL: 8, STOP: 32, PULL: 3}
+"""Engine calls at once. Stops wait for applications and cost nothing meanwhile; pulls share one line."""
+HEARTBEAT = "heartbeat"
+"""Beside the control socket, on tmpfs: its age is the agent's health."""
+
+log = structlog.get_logger()
+
+
+def run() -> int:
+    """The exit code: 0 after SIGTERM, 1 when something failed, 2 for bad settings."""
+    try:
+        settings = load()
+        options = agent_options(settings)
+    except BadSetting as bad:
+        print(f"device-agent: {bad}", file=sys.stderr)
+        return 2
+    configure_logs(settings.log_level, settings.log_format)
+    clock = SystemClock()
+    try:
+        store = open_store(settings.data_dir, clock)
+    except StoreLocked:
+        print(f"device-agent: another agent runs on {settings.data_dir}", file=sys.stderr)
+        return 1
+    except (StoreBroken, StoreFull, OSError) as error:
+        print(f"device-agent: {settings.data_dir}: {error}", file=sys.stderr)
+        return 1
+    inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
+    engine = DockerEngine(settings.engine_url, str(options.identity))
+    control = ControlSocket(settings.control_socket, lambda *question: inbox.put(Request(*question)))
+    heartbeat = settings.control_socket.parent / HEARTBEAT
+    agent = Agent(
+        options,
+        store=store,
+        engine=engine,
+        transport=_transport(settings),
+        workers=ThreadWorkers(LANES, lambda name, error: inbox.put(ThreadDied(name, repr(error)))),
+        clock=clock,
+        inbox=inbox,
+        beat=lambda: _touch(heartbeat),
+    )
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: inbox.put(StopRequested()))
+    log.info("starting", version=__version__, device=str(options.identity), sqlite=sqlite3.sqlite_version)
+    try:
+        control.start()
+        threading.Thread(target=watch, args=(engine, agent.stopping, inbox.put), name="watch", daemon=True).start()
+        agent.run()
+    except (Died, StoreBroken, OSError) as error:
+        log.critical("ending", why=str(error), next="the engine's restart policy starts the agent again")
+        _exit_now(1)
+    finally:
+        control.close()
+    log.info("stopped")
+    return 0
+
+
+def _transport(settings: Settings) -> MqttTransport:
+    return MqttTransport(
+        settings.broker(),
+        f"{settings.fleet}.{settings.device_id}",
+        wants=Wants(settings.target_max_bytes, session_expiry_s=settings.mqtt_session_expiry),
+        pace=Pace(keepalive=settings.mqtt_keepalive),
+    )
+
+
+def _touch(heartbeat: Path) -> None:
+    heartbeat.parent.mkdir(parents=True, exist_ok=True)
+    heartbeat.touch()
+
+
+def _exit_now(code: int) -> None:
+    """Threads that hang in an engine call must not keep a broken agent alive."""
+    sys.stderr.flush()
+    sys.stdout.flush()
+    os._exit(code)
