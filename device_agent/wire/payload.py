@@ -165,22 +165,17 @@ def _float(digits: str) -> float:
 def _walk(root: Json, *, surrogates: bool) -> None:
     """Check the depth, and the strings where there may be surrogates, level by level and so without recursion."""
     level: list[Json] = [root]
-    for _ in range(DEPTH + 1):
+    for depth in range(DEPTH + 1):
         below: list[Json] = []
         for value in level:
-            if isinstance(value, dict):
-                below.extend(value.values())
-                if surrogates:
-                    for key in value:
-                        _check_text(key)
-            elif isinstance(value, list):
-                below.extend(value)
-            elif surrogates and isinstance(value, str):
-                _check_text(value)
-        if not below:
-            return
+            if isinstance(value, dict | list):
+                if depth == DEPTH:
+                    raise _too_deep()
+                below.extend(value.values() if isinstance(value, dict) else value)
+            if surrogates:
+                for text in (value,) if isinstance(value, str) else value if isinstance(value, dict) else ():
+                    _check_text(text)
         level = below
-    raise _too_deep()
 
 
 def _check_text(text: str) -> None:
