@@ -101,6 +101,10 @@ class Actions:
             output = client.logs(container_id, stdout=True, stderr=True, tail=lines)
         return output[-TAIL_BYTES:].decode(errors="replace")
 
+    def close(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
+
     @contextmanager
     def _client(self, what: str, margin_s: float = 0.0) -> Iterator["_Client"]:
         client = self._take()

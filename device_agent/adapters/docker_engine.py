@@ -171,6 +171,12 @@ class DockerEngine:
     def tail(self, container_id: str, lines: int) -> str:
         return self._actions.tail(container_id, lines)
 
+    def close(self) -> None:
+        """Let go of the idle connections. It may be used again."""
+        self._http.away()
+        if "_actions" in self.__dict__:
+            self._actions.close()
+
     def _name_holder(self, name: str) -> EngineError:
         """A name held by an own container, or by one that is going, will be free; one of a stranger's may never be."""
         answer = self._http.get(f"/containers/{quote(name)}/json")[0]
