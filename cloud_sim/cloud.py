@@ -84,7 +84,7 @@ class Cloud:
         cert_file: Path | None = None,
         key_file: Path | None = None,
         mqtt_version: Literal["5", "3.1.1"] = "5",
-        connect_timeout_s: float = 10.0,
+        connect_timeout_s: float = 5.0,
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`database` is a file, or `:memory:`. `tell` gets a sentence when something happens that nobody asked for.

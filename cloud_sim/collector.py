@@ -90,7 +90,7 @@ class Collector:
             return self.changed.wait_for(checked, timeout)
 
     def targets(self) -> dict[str | None, Target]:
-        """The newest target of each scope: the database's or, when it is not older, the broker's; the fleet's under None.
+        """The newest targets, by device, the fleet's under None: the database's or, when not older, the broker's.
 
         Of two equal versions the broker's, because that is what the devices get.
         """
@@ -176,13 +176,18 @@ class Collector:
             return
         try:
             target = _read(message.payload, message.content_type)
-            if (target.fleet, target.device) != (self._topics.fleet, device):
-                raise Refused("scope", f"it is for {target.fleet}/{target.device}")
         except Refused as refused:
-            self._retained.pop(device, None)
-            self._tell(f"the target on {message.topic} is none: {refused.message}")
-        else:
+            self._foreign(device, message.topic, refused.message)
+            return
+        if (target.fleet, target.device) == (self._topics.fleet, device):
             self._retained[device] = target
+        else:
+            self._foreign(device, message.topic, f"it is for {target.fleet}/{target.device}")
+
+    def _foreign(self, device: str | None, topic: str, why: str) -> None:
+        """Somebody's message that no device accepts: as if there were none, so that ours is published again."""
+        self._retained.pop(device, None)
+        self._tell(f"what the broker retains on {topic} is no target for it: {why}")
 
     def _give_back(self) -> None:
         """Publish again what this cloud owns and the broker does not have, or has an older one of."""

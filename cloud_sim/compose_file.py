@@ -34,25 +34,35 @@ class ComposeApp:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Compose:
+    """The Compose of this machine. Version 1 prints what is in no profile that is chosen, and knows no `name`."""
+
+    command: tuple[str, ...]
+    first: bool
+
+    def __str__(self) -> str:
+        return " ".join(self.command)
+
+
 def read_app(
     file: Path, raw: Mapping[str, Json], *, name: str | None = None, profiles: Sequence[str] = ()
 ) -> ComposeApp:
     """`raw` is the file as it stands. Raises `Refused` (`invalid`), with what to do about it."""
     app = name or _name(file, raw)
-    command = compose_command()
-    resolved = _resolve(command, file, app, profiles) if command else _read(file, raw)
-    document = _stripped(resolved, app)
+    compose = find_compose()
+    document = _stripped(_resolve(compose, file, raw, app, profiles) if compose else _read(file, raw), app)
     return ComposeApp(app, document, tuple(_local_binds(document, file.resolve().parent)))
 
 
 @cache
-def compose_command() -> tuple[str, ...] | None:
-    """How Compose is called on this machine, or None."""
+def find_compose() -> Compose | None:
+    """How Compose is called here, or None."""
     for command in (("docker", "compose"), ("docker-compose",)):
         if shutil.which(command[0]):
             answer = subprocess.run([*command, "version", "--short"], capture_output=True, check=False, timeout=30)  # noqa: S603
             if answer.returncode == 0:
-                return command
+                return Compose(command, first=answer.stdout.strip().startswith(b"1."))
     return None
 
 
@@ -65,21 +75,34 @@ def _name(file: Path, raw: Mapping[str, Json]) -> str:
     return re.sub(r"[^a-z0-9_-]", "", word.lower()).lstrip("_-") or "app"
 
 
-def _resolve(command: tuple[str, ...], file: Path, app: str, profiles: Sequence[str]) -> Document:
+def _resolve(compose: Compose, file: Path, raw: Mapping[str, Json], app: str, profiles: Sequence[str]) -> Document:
+    folder = str(file.resolve().parent)
     chosen = [argument for profile in profiles for argument in ("--profile", profile)]
-    folder = file.resolve().parent
+    call = [*compose.command, "-p", app, "--project-directory", folder, "-f"]
+    given = json.dumps({key: value for key, value in raw.items() if key != "name"}) if compose.first else ""
     answer = subprocess.run(  # noqa: S603
-        [*command, "-p", app, "--project-directory", str(folder), "-f", str(file.resolve()), *chosen, "config"],
+        [*call, "-" if compose.first else str(file.resolve()), *chosen, "config"],
+        input=given,
         capture_output=True,
         check=False,
         cwd=folder,
+        encoding="utf-8",
+        errors="replace",
         timeout=60,
     )
     if answer.returncode:
-        said = answer.stderr.decode(errors="replace").strip()
-        raise Refused("invalid", f"`{' '.join(command)} config` refuses {file}: {said}")
+        said = answer.stderr.strip().replace("'./-'", str(file))
+        raise Refused("invalid", f"`{compose} config` refuses {file}: {said}")
     # `config` writes every dollar sign of a value twice, so that its output is a Compose file again.
-    document: Document = variables.unescape(yaml_file.load(answer.stdout.decode()))
+    document: Document = variables.unescape(yaml_file.load(answer.stdout))
+    if compose.first:
+        active = {*profiles, *filter(None, os.environ.get("COMPOSE_PROFILES", "").split(","))}
+        document["services"] = {
+            name: body
+            for name, body in document.get("services", {}).items()
+            if not body.get("profiles") or active & set(body["profiles"])
+        }
+        document |= {key: value for key, value in raw.items() if key.startswith("x-")}
     return document
 
 
@@ -93,14 +116,28 @@ def _read(file: Path, raw: Mapping[str, Json]) -> Document:
             if isinstance(body, dict) and key in body
         ]
     if problems:
-        what = "this file needs Compose, and there is none here: install docker compose, or publish `docker compose config`"
+        what = "this needs Compose, and there is none here: install it, or publish what `docker compose config` prints"
         raise Refused("invalid", what, tuple(problems))
     try:
         known = {**variables.read_dotenv(file.resolve().parent / ".env"), **os.environ}
         document: Document = variables.substitute(dict(raw), known)
+        for body in document.get("services", {}).values():
+            if isinstance(body, dict) and isinstance(body.get("environment"), (dict, list)):
+                body["environment"] = _passed_through(body["environment"], known)
     except ValueError as error:
         raise Refused("invalid", f"{file}: {error} (set it in the environment or in .env)") from error
     return document
+
+
+def _passed_through(environment: Json, known: Mapping[str, str]) -> Json:
+    """A variable without a value has the one it has here; none at all, when it has none here."""
+    if isinstance(environment, dict):
+        return {name: known.get(name) if value is None else value for name, value in environment.items()}
+    return [
+        entry if "=" in str(entry) else f"{entry}={known[entry]}"
+        for entry in environment
+        if "=" in str(entry) or entry in known
+    ]
 
 
 def _stripped(resolved: Mapping[str, Json], app: str) -> Document:
@@ -127,7 +164,11 @@ def _stripped(resolved: Mapping[str, Json], app: str) -> Document:
 
 
 def _stripped_service(body: Document) -> Document:
-    service = {key: value for key, value in body.items() if value is not None}
+    service = {key: value for key, value in body.items() if value is not None and key != "profiles"}
+    if isinstance(service.get("environment"), dict):
+        service["environment"] = {name: value for name, value in service["environment"].items() if value is not None}
+    if isinstance(service.get("depends_on"), dict):
+        service["depends_on"] = {name: _without(how, required=True) for name, how in service["depends_on"].items()}
     if service.get("networks") == {"default": None} or service.get("networks") == ["default"]:
         del service["networks"]
     if "image" in service:

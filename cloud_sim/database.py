@@ -136,7 +136,8 @@ class Database:
         with self._lock:
             rows = self._connection.execute(
                 "SELECT before + 1, seq - 1 FROM (SELECT seq, lag(seq) OVER (ORDER BY seq) AS before FROM"
-                " (SELECT DISTINCT seq FROM journal WHERE place = ? AND device = ?)) WHERE seq > before + 1 ORDER BY seq",
+                " (SELECT DISTINCT seq FROM journal WHERE place = ? AND device = ?))"
+                " WHERE seq > before + 1 ORDER BY seq",
                 (self._place, device),
             ).fetchall()
         return tuple((first, last) for first, last in rows)

@@ -87,7 +87,7 @@ class Following:
         if shortfall is None:
             return replace(row, outcome=Outcome.CONVERGED)
         if row.presence == OFFLINE:
-            return replace(row, outcome=Outcome.OFFLINE)
+            return replace(row, outcome=Outcome.OFFLINE, reason="takes it when it connects")
         said = why(entry.body) if (entry := self._last.get(device.id)) else ""
         return replace(row, reason=said or shortfall)
 

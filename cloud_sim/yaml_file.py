@@ -27,12 +27,14 @@ class _Loader(yaml.SafeLoader):
 
 
 def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
-    return int(loader.construct_scalar(node), 0)
+    digits = loader.construct_scalar(node).replace("_", "")
+    # A leading zero is octal, as in YAML 1.1 and to Compose's parser: `mode: 0755`.
+    return int(digits, 8) if digits.lstrip("-+").isdecimal() and digits.lstrip("-+").startswith("0") else int(digits, 0)
 
 
 for _name, _regexp, _letters in (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("int", r"[-+]?(0|[1-9][0-9]*)|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    ("int", r"[-+]?(0[0-7_]*|[1-9][0-9_]*)|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
     ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789"),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(f"^(?:{_regexp})$"), list(_letters))

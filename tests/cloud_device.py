@@ -2,7 +2,7 @@
 
 import threading
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
@@ -60,7 +60,7 @@ class PlainDevice:
         self.client.loop_start()
         eventually(self.client.is_connected, 10, f"{device} is connected")
 
-    def __enter__(self) -> "PlainDevice":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,6 +1,7 @@
 """What people type: `cloud-sim publish`, `watch`, `devices`, `wait`, `version`."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -105,6 +106,7 @@ def watch(settings: Settings, as_json: AsJson = False) -> int:
         if screen.live:
             with Live(console=screen.console, auto_refresh=False, screen=False) as live:
                 _endless(cloud, lambda: live.update(_fleet(cloud, screen), refresh=True))
+            return DONE
         shown: dict[str, object] = {}
 
         def changes() -> None:
@@ -217,8 +219,9 @@ def _fleet(cloud: Cloud, screen: Screen) -> RenderableType:
 
 
 def _endless(cloud: Cloud, show: Callable[[], None]) -> None:
-    """Show at every change, but not more often than an eye can follow, until Ctrl-C."""
+    """Show at every change until Ctrl-C, which is how watching is meant to end."""
     tick = 0
-    while True:
-        show()
-        tick = cloud.wait_for_news(tick, 1.0)
+    with suppress(KeyboardInterrupt):
+        while True:
+            show()
+            tick = cloud.wait_for_news(tick, 1.0)

@@ -96,7 +96,7 @@ class Screen:
                 escape(row.device),
                 presence(row.presence),
                 Text(
-                    row.outcome if row.outcome in (Outcome.CONVERGED, Outcome.OFFLINE) else row.verdict or "…",
+                    row.outcome if row.outcome is Outcome.CONVERGED else row.verdict or "",
                     style=style,
                 ),
                 Text(row.app or ""),
@@ -129,7 +129,7 @@ class Screen:
                 presence(cloud.presence(device)),
                 escape(", ".join(device.releases) or "-"),
                 Text("no", style="yellow") if missing else Text("yes", style="green"),
-                Text(f"{good}/{every}", style="green" if good == every else "red"),
+                Text(f"{good}/{every}", style="dim" if not every else "green" if good == every else "red"),
                 Text(reason, overflow="fold"),
                 Text(device.agent or "", style="dim"),
             )
