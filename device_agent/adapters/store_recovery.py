@@ -9,11 +9,13 @@ The last step is taken at every start, whatever the database is like: in a sound
 commits, which SQLite's own checks cannot see; and a start that is cut off between two steps is taken up by the next.
 """
 
+import sqlite3
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from device_agent.adapters import sidecar, store_rows, store_schema
 from device_agent.adapters.sidecar import FLOOR, LAST_GOOD, Kept, higher
@@ -118,9 +120,14 @@ def _migrate(connection: Connection) -> None:
 
     # A batch migration drops and renames tables, which would cascade. The pragma does nothing inside a transaction.
     raw(connection).execute("PRAGMA foreign_keys = OFF")
-    with connection.begin():
-        upgrade(connection)
-        check(connection)
+    try:
+        with connection.begin():
+            upgrade(connection)
+            check(connection)
+    except (SQLAlchemyError, sqlite3.Error, OSError):
+        raise
+    except Exception as error:  # whatever a revision stumbles over in the data: this one, too, goes on without
+        raise Damaged(f"it cannot be migrated: {error!r}", "unmigrated") from error
     raw(connection).execute("PRAGMA foreign_keys = ON")
 
 

@@ -1,0 +1,267 @@
+"""What is written, and what happens when the disk is full, fails, or is slow to give the folder free."""
+
+import errno
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from device_agent.adapters import sidecar
+from device_agent.adapters.sidecar import Kept
+from device_agent.adapters.store import SqliteStore, open_store
+from device_agent.adapters.store_database import raw
+from device_agent.model.errors import StoreBroken, StoreFull
+from device_agent.model.memory import AcceptedTarget, AppRecord, Attempt, Floor
+from device_agent.model.target import Target, Version
+
+NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
+
+
+class At:
+    def now(self) -> datetime:
+        return NOW
+
+    def monotonic(self) -> float:
+        return 0.0
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    opened = open_store(tmp_path / "data", At())
+    yield opened
+    opened.close()
+
+
+def accepted(revision: int, raw_size: int = 100, **fields: object) -> AcceptedTarget:
+    target = Target(
+        "fleet", Version(1, revision), f"sha256:{revision}", None, None, None, False, {"web": {}}, os.urandom(raw_size)
+    )
+    return AcceptedTarget(target, NOW, **fields)  # type: ignore[arg-type]
+
+
+def put(store: SqliteStore, one: AcceptedTarget) -> None:
+    with store.transaction() as rows:
+        rows.put_target(one)
+        rows.queue("ack", lambda _: b"accepted")
+
+
+def revision(store: SqliteStore) -> int:
+    return store.load().targets["fleet"].target.version.revision
+
+
+def written() -> int:
+    """Write calls of this process so far."""
+    counts = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    return int(counts["syscw"])
+
+
+def test_what_changes_nothing_writes_nothing(store: SqliteStore) -> None:
+    one = accepted(42, awaited=frozenset({"web", "db"}))
+    attempt = Attempt("web", "api", "spec", 3, "code", "why", NOW + timedelta(minutes=1))
+
+    def again() -> None:
+        with store.transaction() as rows:
+            rows.put_target(one)
+            rows.put_app(AppRecord("web", "sha256:aa", {"b": "1", "a": "2"}, None, "r1"))
+            rows.put_attempt(attempt)
+            rows.drop_app("gone")
+            rows.drop_attempt("web", "gone")
+            rows.unqueue(1)
+        store.remember_good((one.target,))
+        store.raise_floor("fleet", Floor(Version(1, 41), "sha256:lower"))
+
+    before = written()
+    again()
+    assert written() > before  # the counter counts
+    before = written()
+    again()
+    store.load()
+    store.outbox(0, 10)
+    store.outbox_counts()
+    with store.transaction():
+        pass
+    assert written() == before
+
+
+def test_the_progress_of_a_target_does_not_write_its_body_again(store: SqliteStore) -> None:
+    one = accepted(42, raw_size=100_000)
+    put(store, one)
+    log = store._directory / "database.sqlite-wal"
+    before = log.stat().st_size
+    put(store, AcceptedTarget(one.target, NOW, ended="applied"))
+    assert log.stat().st_size - before < 8000
+
+
+def test_a_start_of_a_sound_store_writes_nothing_to_its_database(tmp_path: Path) -> None:
+    store = open_store(tmp_path, At())
+    put(store, accepted(42))
+    store.close()
+    before = written()
+    open_store(tmp_path, At()).close()
+    assert written() == before
+
+
+def full_by_page_count(store: SqliteStore) -> Callable[[], None]:
+    connection = raw(store._connection)
+    pages = connection.execute("PRAGMA page_count").fetchone()[0]
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+    return lambda: connection.execute("PRAGMA max_page_count = 1000000") and None
+
+
+def test_a_full_disk_undoes_the_commit_and_passes(store: SqliteStore) -> None:
+    put(store, accepted(42))
+    before, counts = store.load(), store.outbox_counts()
+    free = full_by_page_count(store)
+    for _ in range(2):
+        with pytest.raises(StoreFull):
+            put(store, accepted(43, raw_size=50_000))
+        assert (store.load(), store.outbox_counts()) == (before, counts)
+    put(store, accepted(44))  # what fits is taken
+    free()
+    put(store, accepted(45, raw_size=50_000))
+    assert revision(store) == 45
+
+
+def test_a_swallowed_failure_does_not_commit_the_rest(store: SqliteStore) -> None:
+    """SQLite has undone the first half; a second half alone would be half a target."""
+    full_by_page_count(store)
+
+    def swallowing() -> None:
+        with store.transaction() as rows:
+            with pytest.raises(StoreFull):
+                rows.put_target(accepted(43, raw_size=50_000))
+            with pytest.raises(StoreFull):
+                rows.put_app(AppRecord("web", "sha256:aa", {}))
+
+    with pytest.raises(StoreFull):
+        swallowing()
+    assert store.load().apps == {}
+
+
+def test_a_failed_write_ends_the_store(store: SqliteStore) -> None:
+    put(store, accepted(42))
+    size = (store._directory / "database.sqlite-wal").stat().st_size
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 2000, limits[1]))
+    try:
+        with pytest.raises(StoreBroken, match="IOERR"):
+            put(store, accepted(43, raw_size=50_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with pytest.raises(StoreBroken):
+        put(store, accepted(44))
+    with pytest.raises(StoreBroken):
+        store.load()
+    store.close()
+    again = open_store(store._directory, At())
+    assert revision(again) == 42
+    again.close()
+
+
+def test_an_accepted_target_stays_accepted_when_only_the_floor_file_finds_no_space(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = sidecar.write
+
+    def full(path: Path, kept: Kept) -> None:
+        del kept
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    put(store, accepted(42))
+    monkeypatch.setattr(sidecar, "write", full)
+    put(store, accepted(43))
+    with pytest.raises(StoreFull):
+        store.remember_good((accepted(43).target,))
+    monkeypatch.setattr(sidecar, "write", write)
+    with store.transaction() as rows:
+        rows.drop_app("gone")
+    kept = sidecar.read(store._directory / "floor.json")
+    assert kept is not None
+    assert kept.floors["fleet"].version == Version(1, 43)
+
+
+def test_a_failed_fsync_of_the_floor_file_ends_the_store(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", failing)
+        with pytest.raises(StoreBroken):
+            put(store, accepted(43))
+    with pytest.raises(StoreBroken):
+        store.load()
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file")
+    with pytest.raises(StoreBroken, match="data"):
+        open_store(tmp_path / "data", At())
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Callable[[], None]]:
+    """A tmpfs of 1 MiB; the function given fills it to the last byte."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "small", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("only root can mount a small file system")
+
+    def fill() -> None:
+        filler = folder / "filler"
+        with filler.open("ab", buffering=0) as file:
+            while True:
+                try:
+                    file.write(b"x" * 4096)
+                except OSError:
+                    return
+
+    try:
+        yield fill
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_disk_that_is_full_at_boot_still_gives_the_last_target(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as fill:
+        folder = tmp_path / "disk" / "data"
+        # Killed, not closed: the newest commits are in the log, and nothing can be moved out of it now.
+        killed = "import os, sys; sys.path.insert(0, sys.argv[2]); from tests.unit import test_store_disk as here\n"
+        killed += "from pathlib import Path; store = here.open_store(Path(sys.argv[1]), here.At())\n"
+        killed += "here.put(store, here.accepted(42)); os._exit(0)"
+        root = str(Path(__file__).parents[2])
+        subprocess.run([sys.executable, "-c", killed, str(folder), root], check=True)
+        fill()
+        store = open_store(folder, At())
+        try:
+            assert store.load().recovered is None
+            assert revision(store) == 42
+            with pytest.raises(StoreFull):
+                put(store, accepted(43, raw_size=20_000))
+            assert revision(store) == 42
+            (tmp_path / "disk" / "filler").unlink()
+            put(store, accepted(44, raw_size=20_000))
+            assert revision(store) == 44
+        finally:
+            store.close()
+
+
+def test_a_lost_database_on_a_full_disk_says_so(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as fill:
+        folder = tmp_path / "disk" / "data"
+        store = open_store(folder, At())
+        put(store, accepted(42))
+        store.close()
+        (folder / "database.sqlite").write_bytes(b"damaged" * 1000)
+        fill()
+        with pytest.raises((StoreFull, StoreBroken)):
+            open_store(folder, At())
+        (tmp_path / "disk" / "filler").unlink()
+        store = open_store(folder, At())
+        assert store.load().floors["fleet"].version == Version(1, 42)
+        store.close()
