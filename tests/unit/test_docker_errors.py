@@ -40,13 +40,13 @@ SAID = [
     (400, "exec /bin/x: exec format error: unknown", "exec_format", Kind.TARGET),
     (
         400,
-        'OCI runtime create failed: unable to start container process: exec: "nope": executable file not found in $PATH: unknown',
+        'OCI runtime create failed: unable to start container: exec: "nope": executable file not found in $PATH',
         "bad_command",
         Kind.TARGET,
     ),
     (
         400,
-        'OCI runtime create failed: unable to start container process: exec: "/x": stat /x: no such file or directory: unknown',
+        'OCI runtime create failed: unable to start container: exec: "/x": stat /x: no such file or directory: unknown',
         "bad_command",
         Kind.TARGET,
     ),
