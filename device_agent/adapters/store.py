@@ -44,6 +44,7 @@ from device_agent.ports import Clock, Transaction
 __all__ = ["Bounds", "SqliteStore", "StoreLocked", "open_store"]
 
 LOCK = "lock"
+MAX_NUMBER = 2**53
 LOCK_WAIT_S = 1.0
 """An agent that is being replaced may need a moment to end."""
 OWN_FILES = frozenset({LOCK, FLOOR, LAST_GOOD, *(DATABASE + suffix for suffix in SUFFIXES)})
@@ -100,7 +101,8 @@ class SqliteStore:
 
     def raise_floor(self, scope: str, floor: Floor) -> None:
         floors = higher(self._standing.floors, {scope: floor})
-        if floors == self._standing.floors:
+        # No cloud could ever publish above a number that JSON does not carry: such a label is no floor but a fault.
+        if floors == self._standing.floors or max(floor.version) > MAX_NUMBER:
             return
         with self._committed(), self._work():
             store_rows.put_floor(self._connection, scope, floor)

@@ -93,7 +93,7 @@ def prepare(connection: Connection) -> bool:
         _migrate(connection)
     with connection.begin():
         store_rows.memory(connection)
-        store_rows.outbox_size(connection)
+        store_rows.check_outbox(connection)
     return True
 
 

@@ -8,10 +8,11 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, Table, delete, select
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import Connection, Row, Table, delete, func, select
+from sqlalchemy.dialects.sqlite import Insert, insert
 
 from device_agent.adapters.store_schema import apps, attempts, counters, floors, outbox, seal, target_bodies, targets
 from device_agent.adapters.store_target import Written, header, rebuilt, written
@@ -27,14 +28,17 @@ def put(connection: Connection, table: Table, row: Mapping[str, object]) -> None
         for name, value in row.items()
     }
     content["seal"] = seal(table, content)
+    connection.execute(_upsert(table), content)
+
+
+@cache
+def _upsert(table: Table) -> Insert:
     statement = insert(table)
-    replaced = {column.name: statement.excluded[column.name] for column in table.columns if not column.primary_key}
-    upsert = statement.on_conflict_do_update(
+    return statement.on_conflict_do_update(
         index_elements=list(table.primary_key.columns),
-        set_=replaced,
+        set_={column.name: statement.excluded[column.name] for column in table.columns if not column.primary_key},
         where=table.c.seal != statement.excluded.seal,
     )
-    connection.execute(upsert, content)
 
 
 def drop(connection: Connection, table: Table, **key: object) -> int:
@@ -142,9 +146,15 @@ def counter_values(connection: Connection) -> dict[str, int]:
 
 
 def outbox_size(connection: Connection) -> tuple[int, int]:
-    """Rows and bytes of bodies, every row checked."""
-    sizes = [len(row.body) for row in _sealed(connection, outbox)]
-    return len(sizes), sum(sizes)
+    """Rows, and bytes of bodies."""
+    rows, size = connection.execute(select(func.count(), func.total(func.length(outbox.c.body)))).one()
+    return int(rows), int(size)
+
+
+def check_outbox(connection: Connection) -> None:
+    """Raises `ValueError` where a row is not as it was written."""
+    for _ in _sealed(connection, outbox):
+        pass
 
 
 def _targets(connection: Connection) -> dict[str, AcceptedTarget]:

@@ -260,6 +260,12 @@ def test_an_equal_floor_learns_its_digest_and_does_not_forget_it(bench: Bench) -
     assert bench.restart().load().floors == {"fleet": known}
 
 
+def test_a_floor_that_no_cloud_could_exceed_is_none(bench: Bench) -> None:
+    store = bench.store()
+    store.raise_floor("fleet", Floor(Version(1, 10**30)))
+    assert store.load().floors == {}
+
+
 def test_the_outbox_gives_rows_in_order_after_a_number(bench: Bench) -> None:
     store = bench.store()
     with store.transaction() as rows:
