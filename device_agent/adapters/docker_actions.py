@@ -22,6 +22,8 @@ from device_agent.model.errors import EngineError, Kind
 from device_agent.model.steps import Connect, Create, CreateNetwork, CreateVolume
 
 TAIL_BYTES = 2048
+DRIVER_S = 15.0
+"""How long the engine looks for a driver or plugin that it does not have, before it says so."""
 _KEPT = 8
 
 
@@ -33,7 +35,7 @@ class Actions:
         self._idle: deque[_Client] = deque()
 
     def create_network(self, network: CreateNetwork) -> None:
-        with self._client(f"create network {network.name}") as client:
+        with self._client(f"create network {network.name}", more_s=DRIVER_S) as client:
             client.create_network(**network_arguments(network))
 
     def remove_network(self, network_id: str) -> None:
@@ -41,7 +43,7 @@ class Actions:
             client.remove_network(network_id)
 
     def create_volume(self, volume: CreateVolume) -> None:
-        with self._client(f"create volume {volume.name}") as client:
+        with self._client(f"create volume {volume.name}", more_s=DRIVER_S) as client:
             made = client.create_volume(volume.name, volume.driver, dict(volume.driver_opts), dict(volume.labels))
         # The engine answers with the volume that was there before, as if it had made it.
         if not volume.labels.items() <= (made.get("Labels") or {}).items():
@@ -50,7 +52,7 @@ class Actions:
 
     def create(self, create: Create) -> list[str]:
         """The engine's warnings."""
-        with self._client(f"create {create.name}") as client:
+        with self._client(f"create {create.name}", more_s=DRIVER_S) as client:
             body = container_body(create, self._http.api())
             made = client.create_container_from_config(body, create.name)  # type: ignore[no-untyped-call]
         return list(made.get("Warnings") or ())
@@ -82,7 +84,7 @@ class Actions:
                 client.unpause(container)
 
     def stop(self, container_id: str, grace_s: float) -> None:
-        with self._client(f"stop {container_id}", margin_s=grace_s) as client, _accepting(_gone):
+        with self._client(f"stop {container_id} after {grace_s:g} s of grace") as client, _accepting(_gone):
             # Explicit: left out, the SDK gives up waiting 10 s after its own time limit, whatever the grace.
             client.stop(container_id, timeout=math.ceil(grace_s))
 
@@ -106,8 +108,10 @@ class Actions:
             self._idle.pop().close()
 
     @contextmanager
-    def _client(self, what: str, margin_s: float = 0.0) -> Iterator["_Client"]:
+    def _client(self, what: str, more_s: float = 0.0) -> Iterator["_Client"]:
         client = self._take()
+        limit_s = self._http.timeout_s + more_s
+        client.timeout = limit_s  # type: ignore[assignment] # may be a fraction
         try:
             yield client
         except APIError as error:
@@ -116,10 +120,10 @@ class Actions:
             raise sorted_error(error.status_code or 500, error.explanation or "") from error
         except requests.Timeout as error:
             client.close()
-            raise self._http.failed(TimeoutError(), what, self._http.timeout_s + margin_s) from error
+            raise self._http.failed(TimeoutError(), what, limit_s) from error
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             client.close()
-            raise self._http.failed(error, what, self._http.timeout_s) from error
+            raise self._http.failed(error, what, limit_s) from error
         else:
             self._give_back(client)
 

@@ -115,6 +115,7 @@ _BY_MESSAGE: tuple[_Sort, ...] = (
         "error while mounting volume",
         "failed to mount",
         "error while creating mount source",
+        "is not a shared or slave mount",
     ),
     _sort(
         "bad_command",
