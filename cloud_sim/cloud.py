@@ -3,6 +3,7 @@
 What is published is in the database before it is on the wire, so whatever a broker loses is published again.
 """
 
+import gzip
 import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,8 @@ from device_agent.wire.target import SCHEMA, read_target
 from device_agent.wire.topics import DEFAULT_ROOT, FleetTopics
 
 PUBACK_S = 10.0
+COMPRESSED_FROM_BYTES = 64 * 1024
+"""Smaller targets stay readable for whoever looks at the topic."""
 
 _T = TypeVar("_T")
 
@@ -144,11 +147,14 @@ class Cloud:
     ) -> Published:
         """Publish `apps` as the target of the fleet, or of one device, under the next version. `more` are further keys.
 
-        Returns when the broker has acknowledged it. Raises `Refused` for what no JSON can say, `Denied` when the broker
+        Returns when the broker has acknowledged it. Raises `Refused` for what is no target, `Denied` when the broker
         does not take it, and `Unreachable` when it did not answer: then it is published when the broker is back.
         """
+        try:
+            topic = self._topics.device_target(device) if device else self._topics.target
+        except ValueError as error:
+            raise Misconfigured(str(error)) from error
         self._collector.await_learned(self._connect_timeout_s)
-        topic = self._topics.device_target(device) if device else self._topics.target
         with self._collector.changed, self._database.transaction():
             last = self.last(device)
             version = self.next_version(device)
@@ -167,6 +173,8 @@ class Cloud:
             changes = diff(last.apps if last else {}, apps)
             published = Published(device, version, digest(body), release, changes, self._database.last_entry())
             raw = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+            if len(raw) > COMPRESSED_FROM_BYTES:
+                raw = gzip.compress(raw)
             # What cannot be read back as a target is refused here, before anything remembers it.
             read_target(raw)
             self._database.own(device, raw)

@@ -75,7 +75,7 @@ class Collector:
         if self.down and self.down.denied:
             raise Denied(self.down.reason)
         broker = self.connection.broker
-        why = broker.probe() or (self.down.reason if self.down else "it accepts connections, and does not answer")
+        why = broker.probe() or "it accepts connections, and does not answer"
         raise Unreachable(f"cannot reach the broker {broker}: {why}")
 
     def wait_for(self, check: Callable[[], _T], timeout: float) -> _T:

@@ -21,6 +21,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 KEEPALIVE_S = 30
+UNSPECIFIED = 128
 OVERHEAD_BYTES = 64
 """What a PUBLISH needs beside its topic and its payload, at most, with the few properties that are used here."""
 
@@ -78,9 +79,13 @@ class Broker:
         return cls(host, port or (8883 if tls else 1883), tls, password=password, **settings)
 
     def probe(self) -> str | None:
-        """Why no TCP connection can be made, in words; None when one can."""
+        """Why no connection can be made, in words; None when one can."""
         try:
-            socket.create_connection((self.host, self.port), timeout=3).close()
+            with socket.create_connection((self.host, self.port), timeout=3) as plain:
+                if self.tls:
+                    self.context().wrap_socket(plain, server_hostname=self.host).close()
+        except ssl.SSLCertVerificationError as error:
+            return f"its certificate is not trusted: {error.verify_message}"
         except OSError as error:
             return error.strerror or str(error)
         return None
@@ -230,7 +235,9 @@ class Connection:
         code: ReasonCode,
         _properties: Properties | None,
     ) -> None:
-        self.happened.put(Down(f"the connection to the broker {self.broker} was lost: {code}"))
+        # 128, "Unspecified error", is paho's word for a connection that just ended.
+        why = f": {code}" if code.value != UNSPECIFIED else ""
+        self.happened.put(Down(f"the connection to the broker {self.broker} was lost{why}"))
 
     def _on_message(self, _client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
         content_type = getattr(message.properties, "ContentType", None)

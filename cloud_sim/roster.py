@@ -61,6 +61,11 @@ class Device:
         return tuple(sorted({app.release for app in self._apps.values() if app.release}))
 
     @property
+    def busy(self) -> str | None:
+        """What it is at: the phase of each app that has not settled."""
+        return ", ".join(f"{name}: {app.phase}" for name, app in self._apps.items() if app.phase != "settled") or None
+
+    @property
     def worst(self) -> str | None:
         """The first reason why something is not as it should be: the app's own before its services'."""
         for name, app in self._apps.items():
@@ -147,7 +152,7 @@ class Yardstick:
         if device.state.effective_digest != self.effective_digest(device.id):
             return "has the published targets, but makes something else of them (effective digest)"
         if not device.state.converged:
-            return device.worst or "is still working on it"
+            return device.worst or device.busy or "is still working on it"
         return None
 
     def effective_digest(self, device: str) -> str | None:

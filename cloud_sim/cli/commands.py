@@ -94,7 +94,13 @@ def publish(
             )
             screen.changes(published.changes, f"the last target, {last.version}" if last else "nothing")
             screen.published(published)
-        return _follow(cloud, screen, published, timeout) if wait else DONE
+        if not wait:
+            return DONE
+        try:
+            return _follow(cloud, screen, published, timeout)
+        except KeyboardInterrupt:
+            note("no longer followed; the target stays published")
+            raise
 
 
 @app.command()
@@ -190,7 +196,7 @@ def _follow(cloud: Cloud, screen: Screen, published: Published, timeout: float) 
         with Live(console=screen.console, auto_refresh=False) as live:
             while not step():
                 live.update(screen.following(following, max(0.0, until - monotonic())), refresh=True)
-            live.update(screen.following(following, max(0.0, until - monotonic())), refresh=True)
+            live.update(screen.following(following), refresh=True)
     else:
         while not step():
             pass

@@ -158,7 +158,10 @@ def complain(message: str, *places: str) -> None:
 
 def note(message: str) -> None:
     """Something that nobody asked for, and that an operator should know."""
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"note: {message}", markup=False, style="yellow")
+    text = f"note: {message}"
+    # To sys.stderr as it is now, not to the stream beneath: while a live table is shown, it puts lines above the table.
+    sys.stderr.write((typer.style(text, fg=typer.colors.YELLOW) if sys.stderr.isatty() else text) + "\n")
+    sys.stderr.flush()
 
 
 def seconds(text: str | float) -> float:

@@ -85,8 +85,11 @@ class Screen:
         if not self.live:
             self.say(f"{row.device}  {row.outcome}" + (f": {row.reason}" if row.reason else ""))
 
-    def following(self, following: Following, left_s: float) -> RenderableType:
-        """The live table: those that need looking at first, as many as there is room for."""
+    def following(self, following: Following, left_s: float | None = None) -> RenderableType:
+        """The live table: those that need looking at first, as many as there is room for.
+
+        `left_s`: how long it will be waited for; None when that has ended.
+        """
         urgent = sorted(following.rows, key=lambda row: (_ORDER.index(row.outcome), row.device))
         room = max(3, self.console.height - _ROOM_FOR_THE_REST)
         table = Table("device", "", "verdict", "app", "reason", "since", box=None, header_style="dim", pad_edge=False)
@@ -104,8 +107,9 @@ class Screen:
                 Text(clock(row.since) if row.since else "", style="dim"),
             )
         hidden = f"… and {len(urgent) - room} more; " if len(urgent) > room else ""
-        footer = Text(f"{hidden}{summary(following)}; {left_s:.0f} s left", style="dim")
-        return Group(table, footer)
+        if left_s is None:
+            return Group(table, Text(f"… and {len(urgent) - room} more", style="dim")) if hidden else table
+        return Group(table, Text(f"{hidden}{summary(following)}; {left_s:.0f} s left", style="dim"))
 
     def fleet(self, cloud: Cloud, devices: Sequence[Device], shortfalls: Mapping[str, str | None]) -> RenderableType:
         table = Table(

@@ -1,7 +1,9 @@
 """The cloud against a real Mosquitto, with devices that are plain MQTT clients."""
 
+import gc
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +21,7 @@ from device_agent.model.errors import Refused
 from device_agent.model.report import Ack
 from device_agent.model.target import Version
 from tests.broker import Mosquitto, Peer, mosquitto, password_line
+from tests.certificates import Authority
 from tests.cloud_device import PlainDevice
 from tests.eventually import eventually
 
@@ -230,6 +233,41 @@ def test_a_wrong_password_is_told_at_once(tmp_path: Path) -> None:
             cloud.publish(APPS)
 
 
+def test_a_large_target_travels_compressed(broker: Mosquitto, database: Path) -> None:
+    large = {"web": {"services": {"api": {"image": "api:1", "labels": {str(n): "x" * 50 for n in range(2000)}}}}}
+    with Cloud(broker.url, "plant7", database=database) as cloud, PlainDevice(broker, "plant7", "d1"):
+        cloud.publish(large)
+        cloud.wait_converged(WAIT_S)
+        assert cloud.last().apps == large
+    with Peer(broker) as peer:
+        peer.subscribe(FLEET_TOPIC)
+        assert len(eventually(lambda: peer.on(FLEET_TOPIC), WAIT_S, "the target")[0].payload) < 20_000
+
+
+# paho leaves a socket whose handshake failed to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_over_tls_with_a_client_certificate(tmp_path: Path) -> None:
+    authority = Authority()
+    files = {"ca.pem": authority.pem}
+    files["server.pem"], files["server.key"] = authority.issue("localhost", "127.0.0.1")
+    config = "allow_anonymous true\nlistener 8883\nrequire_certificate true\n" + "".join(
+        f"{key} /mosquitto/config/{name}\n"
+        for key, name in (("cafile", "ca.pem"), ("certfile", "server.pem"), ("keyfile", "server.key"))
+    )
+    certificate, key = authority.issue("cloud")
+    for name, content in (("ca.pem", authority.pem), ("cloud.pem", certificate), ("cloud.key", key)):
+        (tmp_path / name).write_bytes(content)
+    with mosquitto(config, files=files) as broker:
+        url = f"mqtts://127.0.0.1:{broker.tls_port}"
+        own = {"cert_file": tmp_path / "cloud.pem", "key_file": tmp_path / "cloud.key", "database": ":memory:"}
+        with Cloud(url, "plant7", ca_file=tmp_path / "ca.pem", **own) as cloud:
+            cloud.publish(APPS)
+        untrusted = pytest.raises(Unreachable, match="its certificate is not trusted: self.signed certificate")
+        with untrusted, Cloud(url, "plant7", **own, connect_timeout_s=1.0):
+            pass
+        gc.collect()
+
+
 class Run:
     """`cloud-sim` as a process of its own, its output piped."""
 
@@ -323,3 +361,28 @@ def test_without_a_broker_there_is_one_line(shared: Mosquitto, database: Path) -
     assert (run.code, run.out) == (1, "")
     assert run.err.startswith("error: cannot reach the broker mqtt://127.0.0.1:1: Connection refused.")
     assert len(run.err.splitlines()) == 1
+
+
+def test_watch_prints_a_line_for_every_change(broker: Mosquitto, database: Path) -> None:
+    environment = {**os.environ, "CLOUD_SIM_FLEET": "plant7", "CLOUD_SIM_MQTT_URL": broker.url}
+    watch = subprocess.Popen(
+        [sys.executable, "-m", "cloud_sim", "watch", "--json", "--database", str(database)],
+        env=environment, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with watch, Cloud(broker.url, "plant7", database=":memory:") as cloud, PlainDevice(broker, "plant7", "d1"):
+        assert watch.stdout
+        # Born and reported: one line, or one for each.
+        while not (line := json.loads(watch.stdout.readline()))["converged"]:
+            assert line["device"] == "d1"
+        cloud.publish(APPS, release="a")
+        while line["releases"] != ["a"]:
+            line = json.loads(watch.stdout.readline())
+        assert line["services"] == {"ok": 1, "all": 1}
+        watch.send_signal(signal.SIGINT)
+        assert watch.wait(WAIT_S) == 0
+
+
+def test_ids_that_are_none_are_refused(broker: Mosquitto, database: Path, compose: Path) -> None:
+    for arguments in (("--device", "Not An Id"), ("--fleet", "Not An Id")):
+        run = Run(broker, database, "publish", str(compose), *arguments)
+        assert (run.code, "is not an id" in run.err, "Traceback" in run.err) == (2, True, False)
