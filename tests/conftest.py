@@ -1,0 +1,15 @@
+"""Bare `pytest` knows the image names as `make test` does: the settings that scripts/images wrote to .dev/env.
+
+What is set in the environment already is left as it is.
+"""
+
+import os
+from pathlib import Path
+
+_SETTINGS = Path(__file__).parent.parent / ".dev" / "env"
+
+if _SETTINGS.exists():
+    for _line in _SETTINGS.read_text(encoding="utf-8").splitlines():
+        _name, _equals, _value = _line.partition("=")
+        if _equals:
+            os.environ.setdefault(_name, _value)

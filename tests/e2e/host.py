@@ -1,0 +1,170 @@
+"""A container engine, looked at and meddled with by hand; and one of one's own that may be stopped."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import docker
+import docker.errors
+
+from tests.eventually import eventually
+
+TEST_IMAGE = os.environ.get("TEST_IMAGE", "device-agent-test")
+DEFAULT_URL = "unix:///var/run/docker.sock"
+MARK = "device-agent-e2e"
+"""Label of what tests make by hand."""
+UP_S = 30.0
+
+
+class Host:
+    def __init__(self, url: str, mark: str) -> None:
+        self.url = url
+        self.mark = mark
+        self.api = docker.APIClient(base_url=url, version="auto", timeout=60)
+
+    def close(self) -> None:
+        self.api.close()
+
+    # Looking.
+
+    def containers(self, label: str) -> list[dict[str, Any]]:
+        """Inspected, running or not. What goes away meanwhile is left out."""
+        listed = self.api.containers(all=True, filters={"label": label})
+        return [found for each in listed if (found := self.inspect(each["Id"]))]
+
+    def inspect(self, container: str) -> dict[str, Any] | None:
+        try:
+            found: dict[str, Any] = self.api.inspect_container(container)
+        except docker.errors.NotFound:
+            return None
+        return found
+
+    def networks(self, label: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.api.networks(filters={"label": label})
+        return found
+
+    def volumes(self, label: str) -> list[str]:
+        return [volume["Name"] for volume in self.api.volumes(filters={"label": label})["Volumes"] or ()]
+
+    def identity(self, container: str) -> tuple[str, str]:
+        """Id and start time: what does not change while nobody touches it."""
+        found = self.inspect(container)
+        assert found, f"{container} is gone"
+        return found["Id"], found["State"]["StartedAt"]
+
+    # Meddling: as a stranger, with labels of the tests' own.
+
+    def run(self, name: str, *, image: str = f"{TEST_IMAGE}:1", labels: dict[str, str] | None = None, **more: Any) -> str:
+        config = self.api.create_host_config(init=True, **more)
+        made = self.api.create_container(image, name=name, labels={MARK: self.mark, **(labels or {})}, host_config=config)
+        self.api.start(made["Id"])
+        return str(made["Id"])
+
+    def make_network(self, name: str, **labels: str) -> str:
+        return str(self.api.create_network(name, labels={MARK: self.mark, **labels})["Id"])
+
+    def make_volume(self, name: str, **labels: str) -> str:
+        return str(self.api.create_volume(name, labels={MARK: self.mark, **labels})["Name"])
+
+    def tag(self, image: str, name: str) -> None:
+        repository, _, tag = name.rpartition(":")
+        assert self.api.tag(image, repository, tag)
+
+    def untag(self, name: str) -> None:
+        self.api.remove_image(name)
+
+    def remove(self, container: str) -> None:
+        """docker rm -f, with its anonymous volumes."""
+        try:
+            self.api.remove_container(container, force=True, v=True)
+        except docker.errors.NotFound:
+            pass
+
+    def sweep(self, label: str) -> None:
+        """Remove everything with this label: containers, networks, volumes."""
+        for container in self.api.containers(all=True, filters={"label": label}):
+            self.remove(container["Id"])
+        for network in self.networks(label):
+            self.api.remove_network(network["Id"])
+        for volume in self.volumes(label):
+            self.api.remove_volume(volume, force=True)
+
+    def left(self, label: str) -> list[str]:
+        return [
+            *(f"container {each['Names'][0]}" for each in self.api.containers(all=True, filters={"label": label})),
+            *(f"network {each['Name']}" for each in self.networks(label)),
+            *(f"volume {each}" for each in self.volumes(label)),
+        ]
+
+
+class OwnEngine:
+    """A second dockerd beside the shared one, with nothing in common but the kernel. It has the test images."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="e2e-dockerd-"))
+        self.url = f"unix://{self.folder}/docker.sock"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [
+            "dockerd",
+            *("--host", self.url, "--data-root", f"{self.folder}/data", "--exec-root", f"{self.folder}/exec"),
+            *("--pidfile", f"{self.folder}/pid", "--bridge", "none", "--iptables=false", "--ip-masq=false"),
+            # Apart from where other engines look for addresses.
+            *("--default-address-pool", "base=10.199.0.0/16,size=24"),
+        ]
+        with Path(self.folder, "log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        eventually(self._answers, UP_S, f"an engine of one's own answers (log in {self.folder})")
+
+    def load(self, *images: str) -> None:
+        saved = subprocess.Popen(["docker", "save", *images], stdout=subprocess.PIPE)
+        subprocess.run(["docker", "-H", self.url, "load"], stdin=saved.stdout, check=True, capture_output=True, timeout=60)
+        assert saved.stdout
+        saved.stdout.close()
+        assert saved.wait() == 0
+
+    def stop(self) -> None:
+        """SIGTERM, as a system does it that is shut down: containers are stopped as well."""
+        assert self._process
+        self._process.terminate()
+        self._process.wait(60)
+
+    def kill(self) -> None:
+        """kill -9. The containers' own processes live on until the next start."""
+        assert self._process
+        self._process.kill()
+        self._process.wait(10)
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def close(self) -> None:
+        if self._process and self._process.poll() is None:
+            for container in self._docker("ps", "-aq").split():
+                self._docker("rm", "-fv", container)
+            self._docker("network", "prune", "-f")
+            self.stop()
+        # What a kill -9 may have left mounted.
+        for mount in reversed(Path("/proc/mounts").read_text(encoding="utf-8").splitlines()):
+            path = mount.split()[1]
+            if path.startswith(str(self.folder)):
+                subprocess.run(["umount", "-l", path], check=False)
+        shutil.rmtree(self.folder)
+
+    def _answers(self) -> bool:
+        assert self._process
+        assert self._process.poll() is None, self.log()
+        return subprocess.run(["docker", "-H", self.url, "version"], check=False, capture_output=True).returncode == 0
+
+    def _docker(self, *arguments: str) -> str:
+        return subprocess.run(
+            ["docker", "-H", self.url, *arguments], check=False, capture_output=True, text=True, timeout=60
+        ).stdout
+
+    def log(self) -> str:
+        return Path(self.folder, "log").read_text(encoding="utf-8", errors="replace")[-3000:]
