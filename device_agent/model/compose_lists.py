@@ -41,7 +41,7 @@ def pairs(null: str | None, reserved: str | None = None) -> Reader:
     """
 
     def pair(key: str, value: Json) -> str:
-        if not key or "=" in key or "\0" in key:
+        if not units.string(key) or "=" in key:
             raise NotValid("a name is not empty and has no `=` in it")
         if reserved and key.startswith(reserved):
             raise NotValid(f"names that start with `{reserved}` are the agent's own")

@@ -58,6 +58,8 @@ def string(value: Json) -> str:
         raise NotValid(f"expected a string, not {kind(value)}{quote}")
     if "\0" in value:
         raise NotValid("a NUL character cannot be passed to a process")
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise NotValid("half a surrogate pair is not a character")
     return value
 
 

@@ -9,7 +9,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from device_agent.model.compose_units import NotSupported, NotValid, kind
+from pydantic import ValidationError
+
+from device_agent.model.compose_units import NotSupported, NotValid, kind, string
 from device_agent.model.errors import Problem
 from device_agent.model.target import Json
 
@@ -107,6 +109,9 @@ def read(place: Place, reader: Reader) -> Iterator[Any]:
         yield reader(place)
     except NotValid as error:
         place.note(error)
+    except ValidationError as error:
+        # A model refuses what its reader let through: a fault of ours, for which the document pays, not the agent.
+        place.invalid(error.errors()[0]["msg"])
     except Noted:
         pass
 
@@ -175,8 +180,13 @@ def map_of(reader: Reader) -> Reader:
     def read_map(place: Place) -> dict[str, Any]:
         values: dict[str, Any] = {}
         for member in place.members():
+            try:
+                key = string(member.key)
+            except NotValid as error:
+                member.note(error)
+                continue
             for value in read(member, reader):
-                values[str(member.key)] = value
+                values[key] = value
         return values
 
     return read_map

@@ -111,10 +111,12 @@ def _section(names: Names, reader: Reader) -> Reader:
         found: dict[str, object] = {}
         for name in section.object():
             place = section.at(name, names)
-            if not KEY_NAME.fullmatch(name):
+            named = KEY_NAME.fullmatch(name) is not None
+            if not named:
                 place.invalid("a name has only letters, digits, `.`, `_` and `-`")
             for value in read(place, reader):
-                found[name] = value
+                if named:
+                    found[name] = value
         return found
 
     return read_section

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from device_agent.model.canonical import canonical
@@ -263,7 +263,25 @@ def test_a_canonical_app_reads_back_as_it_is() -> None:
     assert App.model_validate_json(app.model_dump_json(exclude_defaults=True)) == app
 
 
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"user": "\ud800"},
+        {"environment": {"A": "\ud800"}},
+        {"labels": {"\ud800": "a"}},
+        {"logging": {"options": {"\ud800": 1}}},
+    ],
+)
+def test_half_a_surrogate_pair_is_not_valid(keys: Json) -> None:
+    refusal = refuse({"web": {"services": {"a": {**ANY, **keys}, "\ud800": ANY}}})
+    assert refusal.code == "invalid"
+    assert {pointer[: len("/apps/web/services/a")] for pointer in pointers(refusal)} >= {"/apps/web/services/a"}
+
+
 # ---------------------------------------------------------------------------------- spellings, as a property
+
+PATIENT = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""A loaded machine is no failure."""
 
 NAMES = st.text("abcxyz", min_size=1, max_size=3)
 VALUES = st.one_of(st.text("ab =:$é", max_size=4), st.integers(0, 10**6))
@@ -342,6 +360,7 @@ def _with(service: Json) -> Json:
     }
 
 
+@PATIENT
 @given(long_services(), st.sets(st.sampled_from(sorted(SHORT))), st.randoms())
 def test_two_spellings_are_one_canonical_app(service: dict[str, Any], shortened: set[str], random: Any) -> None:
     respelled = {key: SHORT[key](value) if key in shortened else value for key, value in service.items()}
@@ -361,6 +380,7 @@ JUNK = st.recursive(
 )
 
 
+@PATIENT
 @given(long_services(), st.data())
 def test_junk_anywhere_is_refused_or_read_but_never_an_error(service: dict[str, Any], data: st.DataObject) -> None:
     document = _with(copy.deepcopy(service))
