@@ -39,7 +39,9 @@ BUSY_S = 1.0
 """How long an open waits for a process that has not quite ended, or a shell that looks at the file."""
 
 _UNREADABLE = ("SQLITE_IOERR_READ", "SQLITE_IOERR_CORRUPTFS", "SQLITE_IOERR_DATA")
-_OUTSIDE = ("SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_READONLY", "SQLITE_AUTH", "SQLITE_NOLFS")
+_OUTSIDE = tuple(
+    f"SQLITE_{name}" for name in ("IOERR", "CANTOPEN", "PERM", "READONLY", "AUTH", "NOLFS", "PROTOCOL", "INTERRUPT")
+)
 
 
 class StoreLocked(Exception):  # noqa: N818 - a state of the world, as in `model.errors`

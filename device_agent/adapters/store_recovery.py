@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from device_agent.adapters import sidecar, store_rows, store_schema
 from device_agent.adapters.sidecar import FLOOR, LAST_GOOD, Kept, higher
 from device_agent.adapters.store_database import Damaged, connect, disconnect, failed, opening, raw
+from device_agent.model.errors import StoreBroken
 from device_agent.model.memory import AcceptedTarget
 from device_agent.ports import Clock
 
@@ -50,21 +51,16 @@ def open_database(directory: Path, clock: Clock) -> Opened:
         good_file.targets,
     )
     path = directory / DATABASE
-    if _lost(path):
-        words.append(f"the database was lost, its log is kept as {_set_aside(path, 'corrupt', clock)}-wal")
     try:
-        connection, fresh = _checked(path, kept, clock)
-    except Damaged as damage:
-        words.append(f"the database was set aside as {_set_aside(path, damage.label, clock)}: {damage}")
-        connection, fresh = _checked(path, kept, clock)
-    try:
-        if fresh and kept and not words:
-            words.append("the database was missing or empty")
-        with opening(path):
-            _lay_in(connection, kept, clock, words)
-    except BaseException:
-        disconnect(connection)
-        raise
+        connection = _sound(path, kept, clock, words)
+        try:
+            with opening(path):
+                _lay_in(connection, kept, clock, words)
+        except BaseException:
+            disconnect(connection)
+            raise
+    except Damaged as damage:  # a fresh one, and still not as it was written: there is no next rung
+        raise StoreBroken(f"{path}: {damage}") from damage
     return Opened(connection, floor_file, good_file, "; ".join(words) or None)
 
 
@@ -97,6 +93,20 @@ def prepare(connection: Connection) -> bool:
     return True
 
 
+def _sound(path: Path, kept: Kept, clock: Clock, words: list[str]) -> Connection:
+    lost = _lost(path)
+    if lost:
+        words.append(f"the database was lost, its log is kept as {_set_aside(path, 'corrupt', clock)}-wal")
+    try:
+        connection, fresh = _checked(path, kept, clock)
+    except Damaged as damage:
+        words.append(f"the database was set aside as {_set_aside(path, damage.label, clock)}: {damage}")
+        return _checked(path, kept, clock)[0]
+    if fresh and kept and not lost:
+        words.append("the database was missing or empty")
+    return connection
+
+
 def _checked(path: Path, kept: Kept, clock: Clock) -> tuple[Connection, bool]:
     with opening(path):
         connection = connect(path)
@@ -108,6 +118,8 @@ def _checked(path: Path, kept: Kept, clock: Clock) -> tuple[Connection, bool]:
                     store_rows.put_counter(connection, "seq", _beyond(kept.seq, clock))
                     store_rows.put_counter(connection, "session", _beyond(kept.session, clock))
                     store_rows.put_counter(connection, "dropped", 0)
+                    for scope, floor in kept.floors.items():
+                        store_rows.put_floor(connection, scope, floor)
                 sidecar.sync_folder(path.parent)
         except BaseException:
             disconnect(connection)
@@ -135,23 +147,21 @@ def _lay_in(connection: Connection, kept: Kept, clock: Clock, words: list[str]) 
     with connection.begin():
         stored = store_rows.memory(connection)
         counters = store_rows.counter_values(connection)
-        behind = False
+        marks = {"seq": kept.seq, "session": kept.session}
+        behind = any(counters[name] < mark for name, mark in marks.items())
         for scope, floor in higher(stored.floors, kept.floors).items():
             if floor != stored.floors.get(scope):
                 behind = True
                 store_rows.put_floor(connection, scope, floor)
+        if behind:
+            words.append("the database had lost commits")
+            for name, mark in marks.items():  # one lost commit may have been that of any number
+                store_rows.put_counter(connection, name, max(counters[name], _beyond(mark, clock)))
         for target in kept.targets:
             mine = stored.targets.get(target.scope)
             if mine is None or mine.target.version < target.version:
                 words.append(f"the {target.scope} target {target.version} is from {LAST_GOOD}")
                 store_rows.put_target(connection, AcceptedTarget(target, clock.now(), ended="applied"))
-        marks = {"seq": kept.seq, "session": kept.session}
-        if behind or any(counters[name] < mark for name, mark in marks.items()):
-            behind = True
-            for name, mark in marks.items():  # one lost commit may have been that of any number
-                store_rows.put_counter(connection, name, max(counters[name], _beyond(mark, clock)))
-    if behind and not words:
-        words.append("the database had lost its newest commits")
 
 
 def _beyond(mark: int, clock: Clock) -> int:

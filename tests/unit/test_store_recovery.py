@@ -196,7 +196,7 @@ def test_a_database_that_lost_its_newest_commits_is_noticed_by_the_floor(folder:
     """A damaged log: SQLite takes what is sound of it, and finds nothing wrong."""
     (folder / f"{DATABASE}-wal").unlink()
     memory, _ = start(folder)
-    assert memory.recovered == "the database had lost its newest commits"
+    assert memory.recovered == "the database had lost commits"
     assert (version(memory), memory.floors) == (GOOD, {"fleet": floor(NEWEST)})
     assert start(folder)[0].recovered is None
 
