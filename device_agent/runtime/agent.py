@@ -261,6 +261,8 @@ class Agent:
         observed = self.reconciler.observed
         if event.observed is None or observed is None:
             return
+        if event.number == 1:
+            log.info("first pass", wanted=len(self.reconciler.wanted.apps), containers=len(observed.containers))
         self._raise_floors(observed)
         for app in planned:
             self._tell_progress(app, observed)

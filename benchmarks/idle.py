@@ -1,0 +1,59 @@
+"""What an agent with 10 services costs while nothing happens, and what an install writes to disk."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.world import ROOT, Agent, services
+
+
+def written_for_install(agent: Agent, count: int) -> int:
+    """Bytes that the agent's process caused to be written for an install, to its end."""
+    before = agent.written()
+    agent.publish({"bench": {"services": services(count)}})
+    agent.converged()
+    # The broker's PUBACKs for the last acks, and the deletion of their rows, follow within this.
+    time.sleep(1)
+    return agent.written() - before
+
+
+def at_rest(agent: Agent, seconds: float) -> tuple[float, float, int, int]:
+    """PSS in MiB, share of a core, bytes written to disk, states published, over so many seconds."""
+    while not agent.states.empty():
+        agent.states.get()
+    cpu, written = agent.cpu_s(), agent.written()
+    time.sleep(seconds)
+    return agent.pss_mib(), (agent.cpu_s() - cpu) / seconds, agent.written() - written, agent.states.qsize()
+
+
+def first_pass(environment: dict[str, str], runs: int) -> list[float]:
+    """Seconds from the start of the process to the end of its first pass, no broker in reach, services running."""
+    took = []
+    for _ in range(runs):
+        began = time.monotonic()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "device_agent", "run"],
+            env={**os.environ, **environment, "DEVICE_AGENT_MQTT_URL": "mqtt://127.0.0.1:1"},
+            stderr=subprocess.PIPE,
+            cwd=ROOT,
+            text=True,
+        )
+        assert process.stderr is not None
+        for line in process.stderr:
+            if '"first pass"' in line:
+                took.append(time.monotonic() - began)
+                break
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=20)
+        process.stderr.close()
+    return took
+
+
+def environment_of(agent: Agent) -> dict[str, str]:
+    """The settings of a running agent, to start it again with."""
+    raw = Path(f"/proc/{agent.process.pid}/environ").read_text(encoding="utf-8")
+    pairs = (entry.partition("=") for entry in raw.split("\0") if entry.startswith("DEVICE_AGENT_"))
+    return {name: value for name, _, value in pairs}

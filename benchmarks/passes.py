@@ -1,0 +1,73 @@
+"""A pass with nothing to do, in process, beside the bare list call; and a container removed by hand → running again."""
+
+import json
+import time
+from typing import Any
+
+from benchmarks.world import COMMAND, IMAGE, Agent, Starts, engine, services
+from device_agent.adapters.clock import SystemClock
+from device_agent.adapters.docker_engine import DockerEngine
+from device_agent.core.backoff import Attempts
+from device_agent.core.intake import want
+from device_agent.core.planner import plan_app
+from device_agent.core.wanted import Naming
+from device_agent.wire.target import read_target
+
+PASSES = 30
+
+
+def nothing_to_do(agent: Agent, count: int) -> tuple[float, float]:
+    """Seconds of an idle pass (observe and plan), and of the list call alone: medians."""
+    apps = {"bench": {"services": services(count)}}
+    agent.publish(apps)
+    agent.converged(120)
+    api, owner = engine(), f"{agent.fleet}/bench"
+    docker = DockerEngine("unix:///var/run/docker.sock", owner)
+    target = read_target(_document(agent, apps))
+    wanted = want({"fleet": target}, Naming(owner, f"{agent.fleet}-"), None).apps["bench"]
+    attempts = Attempts(SystemClock().now())
+    settled = dict.fromkeys(wanted.services, "")
+    docker.observe(None)
+    passes, lists = [], []
+    for _ in range(PASSES):
+        began = time.perf_counter()
+        plan = plan_app(wanted, docker.observe(), attempts, settled)
+        passes.append(time.perf_counter() - began)
+        if plan.steps:
+            raise AssertionError(f"there is something to do: {plan}")
+        began = time.perf_counter()
+        api.containers(all=True, filters={"label": agent.label})
+        lists.append(time.perf_counter() - began)
+    return sorted(passes)[PASSES // 2], sorted(lists)[PASSES // 2]
+
+
+def _document(agent: Agent, apps: dict[str, Any]) -> bytes:
+    scope = {"fleet": agent.fleet, "device": None}
+    return json.dumps({"schema": 1, "scope": scope, "epoch": 1, "revision": 1, "apps": apps}).encode()
+
+
+def removed_by_hand(agent: Agent) -> tuple[float, float, float]:
+    """Seconds from `docker rm -f` until it starts again; raw create + start; change → retained state at the broker."""
+    agent.publish({"bench": {"services": services(3)}})
+    agent.converged()
+    api = engine()
+    starts = Starts(agent.label)
+    victim = api.containers(filters={"label": [agent.label, "device-agent.service=s001"]})[0]["Id"]
+    # States are at least 2 s apart: what is measured is the first change after a quiet time.
+    time.sleep(2.5)
+    while not agent.states.empty():
+        agent.states.get()
+    api.remove_container(victim, force=True)
+    began = told_from = time.monotonic()
+    repaired = starts.nth(1) - began
+    at, state = agent.states.get(timeout=10)
+    starts.close()
+    if not state["converged"]:
+        agent.converged()
+    host = api.create_host_config(network_mode=f"{agent.fleet}-bench_default", init=True)
+    began = time.monotonic()
+    raw = api.create_container(IMAGE, COMMAND, host_config=host)["Id"]
+    api.start(raw)
+    took = time.monotonic() - began
+    api.remove_container(raw, force=True)
+    return repaired, took, at - told_from

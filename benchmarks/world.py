@@ -1,0 +1,185 @@
+"""The parts of a benchmark: a broker, an agent as a process, the engine, and who sees containers start."""
+
+import contextlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import docker
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+
+ROOT = Path(__file__).parent.parent
+IMAGE = os.environ.get("TEST_IMAGE", "device-agent-test") + ":1"
+COMMAND = ["sleep", "1000000"]
+MQTT_PORT = 1883
+
+
+def engine() -> docker.APIClient:
+    return docker.APIClient(version="auto", timeout=60)
+
+
+class Starts:
+    """Counts start events of containers with a label, as the engine tells them."""
+
+    def __init__(self, label: str) -> None:
+        self._api = engine()
+        self._stream = self._api.events(decode=True, filters={"type": "container", "event": "start", "label": label})
+        self._times: queue.SimpleQueue[float] = queue.SimpleQueue()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        with contextlib.suppress(Exception):
+            for _ in self._stream:
+                self._times.put(time.monotonic())
+
+    def nth(self, count: int, timeout_s: float = 60) -> float:
+        """When the n-th start from now on was heard."""
+        return [self._times.get(timeout=timeout_s) for _ in range(count)][-1]
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+@dataclass
+class Agent:
+    """A running agent and the broker's end of it."""
+
+    process: subprocess.Popen[bytes]
+    fleet: str
+    client: mqtt.Client
+    log: Path
+    states: "queue.SimpleQueue[tuple[float, dict[str, Any]]]" = field(default_factory=queue.SimpleQueue)
+    revision: int = 0
+
+    @property
+    def label(self) -> str:
+        return f"device-agent.device={self.fleet}/bench"
+
+    def publish(self, apps: dict[str, Any]) -> float:
+        """Publish a fleet target; the time just before."""
+        self.revision += 1
+        target = {
+            "schema": 1,
+            "scope": {"fleet": self.fleet, "device": None},
+            "epoch": 1,
+            "revision": self.revision,
+            "release": f"bench-{self.revision}",
+            "allow_empty": True,
+            "apps": apps,
+        }
+        payload = json.dumps(target).encode()
+        at = time.monotonic()
+        self.client.publish(f"fleet/v1/{self.fleet}/down/target", payload, qos=1, retain=True)
+        return at
+
+    def converged(self, timeout_s: float = 60) -> float:
+        """When the retained state said that the newest revision has converged, on the subscriber's clock."""
+        until = time.monotonic() + timeout_s
+        while True:
+            at, state = self.states.get(timeout=max(0.1, until - time.monotonic()))
+            have = state["have"]["fleet"]
+            if state["converged"] and have and have["revision"] == self.revision:
+                return at
+
+    def written(self) -> int:
+        """Bytes that the process caused to be written to disk."""
+        text = Path(f"/proc/{self.process.pid}/io").read_text(encoding="ascii")
+        return int(dict(line.split(": ") for line in text.splitlines())["write_bytes"])
+
+    def pss_mib(self) -> float:
+        for line in Path(f"/proc/{self.process.pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) / 1024
+        raise AssertionError("no Pss")
+
+    def cpu_s(self) -> float:
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextlib.contextmanager
+def broker() -> Iterator[int]:
+    """A Mosquitto in a container; its port on loopback."""
+    image = os.environ.get("MOSQUITTO_IMAGE", "eclipse-mosquitto:2")
+    config = ROOT / "deploy/mosquitto/mosquitto.conf"
+    run = ["docker", "run", "-d", "--rm", "-p", f"127.0.0.1::{MQTT_PORT}"]
+    run += ["-v", f"{config}:/mosquitto/config/mosquitto.conf:ro", image]
+    container = subprocess.run(run, check=True, capture_output=True, text=True).stdout.strip()
+    try:
+        port = engine().port(container, MQTT_PORT)[0]["HostPort"]
+        yield int(port)
+    finally:
+        subprocess.run(["docker", "rm", "-f", container], check=True, capture_output=True)
+
+
+@contextlib.contextmanager
+def agent(port: int) -> Iterator[Agent]:
+    """An agent with its own fleet and data, connected; whatever it made is removed at the end."""
+    fleet = "bench-" + uuid.uuid4().hex[:8]
+    with tempfile.TemporaryDirectory() as folder:
+        client = mqtt.Client(CallbackAPIVersion.VERSION2)
+        running = Agent(start(fleet, port, Path(folder)), fleet, client, Path(folder, "log"))
+        client.on_message = lambda _c, _d, message: running.states.put((time.monotonic(), json.loads(message.payload)))
+        connect(client, port)
+        client.subscribe(f"fleet/v1/{fleet}/up/bench/state", qos=1)
+        client.loop_start()
+        try:
+            running.states.get(timeout=30)
+            yield running
+        finally:
+            running.publish({})
+            with contextlib.suppress(queue.Empty):
+                running.converged()
+            running.process.terminate()
+            running.process.wait(timeout=20)
+            client.disconnect()
+            client.loop_stop()
+
+
+def connect(client: mqtt.Client, port: int) -> None:
+    """The broker of a moment ago may not listen yet."""
+    until = time.monotonic() + 15
+    while True:
+        try:
+            client.connect("127.0.0.1", port)
+        except OSError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.05)
+        else:
+            return
+
+
+def start(fleet: str, port: int, folder: Path) -> subprocess.Popen[bytes]:
+    environment = {
+        **os.environ,
+        "DEVICE_AGENT_FLEET": fleet,
+        "DEVICE_AGENT_DEVICE_ID": "bench",
+        "DEVICE_AGENT_MQTT_URL": f"mqtt://127.0.0.1:{port}",
+        "DEVICE_AGENT_DATA_DIR": str(folder / "data"),
+        "DEVICE_AGENT_CONTROL_SOCKET": str(folder / "control.sock"),
+        "DEVICE_AGENT_NAME_PREFIX": f"{fleet}-",
+    }
+    with (folder / "log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "device_agent", "run"], env=environment, stderr=log, stdout=log, cwd=ROOT
+        )
+
+
+def services(count: int, revision: int = 0) -> dict[str, Any]:
+    """So many small services; another revision changes the environment of all."""
+    return {
+        f"s{number:03}": {"image": IMAGE, "command": COMMAND, "init": True, "environment": {"REVISION": str(revision)}}
+        for number in range(count)
+    }
