@@ -7,12 +7,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from paho.mqtt import client as paho
+from typer.testing import CliRunner
 
+from cloud_sim.cli.commands import app
 from cloud_sim.cloud import Cloud, NotConverged
 from cloud_sim.connection import Denied, Unreachable
 from device_agent.core.scopes import effective_digest
@@ -275,17 +278,36 @@ def test_over_tls_with_a_client_certificate(tmp_path: Path) -> None:
         gc.collect()
 
 
-class Run:
-    """`cloud-sim` as a process of its own, its output piped."""
+@dataclass(frozen=True)
+class Ended:
+    code: int
+    out: str
+    err: str
 
-    def __init__(self, broker: Mosquitto, database: Path, *arguments: str) -> None:
-        environment = {**os.environ, "CLOUD_SIM_FLEET": "plant7", "CLOUD_SIM_DATABASE": str(database)}
-        environment |= {"CLOUD_SIM_MQTT_URL": broker.url}
-        done = subprocess.run(
-            [sys.executable, "-m", "cloud_sim", *arguments],
-            env=environment, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
-        self.code, self.out, self.err = done.returncode, done.stdout, done.stderr
+
+def environment(broker: Mosquitto, database: Path) -> dict[str, str]:
+    return {"CLOUD_SIM_FLEET": "plant7", "CLOUD_SIM_DATABASE": str(database), "CLOUD_SIM_MQTT_URL": broker.url}
+
+
+def run(broker: Mosquitto, database: Path, *arguments: str) -> Ended:
+    """`cloud-sim` in this process, its output piped."""
+    ended = CliRunner().invoke(app, list(arguments), env=environment(broker, database))
+    if ended.exception and not isinstance(ended.exception, SystemExit):
+        raise ended.exception
+    return Ended(ended.exit_code, ended.stdout, ended.stderr)
+
+
+def program(broker: Mosquitto, database: Path, *arguments: str) -> Ended:
+    """`cloud-sim` as a process of its own."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "cloud_sim", *arguments],
+        env={**os.environ, **environment(broker, database)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return Ended(ended.returncode, ended.stdout, ended.stderr)
 
 
 @pytest.fixture
@@ -300,7 +322,7 @@ def test_publish_follows_a_compose_file_until_all_have_converged(
     broker: Mosquitto, database: Path, compose: Path
 ) -> None:
     with PlainDevice(broker, "plant7", "d1"), PlainDevice(broker, "plant7", "d2"):
-        first = Run(broker, database, "publish", str(compose), "--release", "a", "--timeout", "20s")
+        first = program(broker, database, "publish", str(compose), "--release", "a", "--timeout", "20s")
         assert first.code == 0, first.err
         lines = first.out.splitlines()
         assert lines[:2] == ["+ shop: services api", "published to the fleet: 1.1, release a"]
@@ -308,34 +330,34 @@ def test_publish_follows_a_compose_file_until_all_have_converged(
         assert lines[-1] == "2 of 2 online devices converged"
         assert retained(broker)["apps"]["shop"]["services"]["api"]["image"] == "api:1"
         compose.write_text(compose.read_text().replace("hunter2", "hunter3").replace("api:1", "api:2"))
-        second = Run(broker, database, "publish", str(compose), "--timeout", "20s")
+        second = run(broker, database, "publish", str(compose), "--timeout", "20s")
         assert second.code == 0, second.err
         assert '~ shop/services/api/image: "api:1" → "api:2"' in second.out
         assert "~ shop/services/api/environment/PASSWORD: (hidden) → (hidden)" in second.out
-        third = Run(broker, database, "publish", str(compose), "--timeout", "20s")
+        third = run(broker, database, "publish", str(compose), "--timeout", "20s")
         assert (third.code, retained(broker)["revision"]) == (0, 2)
         assert "nothing has changed: the target stays 1.2" in third.out
-        assert Run(broker, database, "wait", "--converged", "--device", "d1", "--timeout", "10").code == 0
-        shown = Run(broker, database, "devices").out.splitlines()
+        assert run(broker, database, "wait", "--converged", "--device", "d1", "--timeout", "10").code == 0
+        shown = run(broker, database, "devices").out.splitlines()
         assert [line.split("  ")[:2] for line in shown] == [["d1", "online"], ["d2", "online"]]
 
 
 def test_publish_keeps_the_other_apps(broker: Mosquitto, database: Path, compose: Path) -> None:
     with Cloud(broker.url, "plant7", database=database) as cloud:
         cloud.publish(APPS)
-    assert Run(broker, database, "publish", str(compose), "--no-wait").code == 0
+    assert run(broker, database, "publish", str(compose), "--no-wait").code == 0
     assert set(retained(broker)["apps"]) == {"shop", "web"}
-    assert Run(broker, database, "publish", "--remove", "web", "--no-wait").code == 0
+    assert run(broker, database, "publish", "--remove", "web", "--no-wait").code == 0
     assert set(retained(broker)["apps"]) == {"shop"}
-    refused = Run(broker, database, "publish", "--remove", "shop", "--no-wait")
+    refused = run(broker, database, "publish", "--remove", "shop", "--no-wait")
     assert (refused.code, "--allow-empty" in refused.err) == (2, True)
 
 
 def test_publish_fails_when_a_device_refuses(broker: Mosquitto, database: Path, compose: Path) -> None:
     with PlainDevice(broker, "plant7", "d1", answer="reject"), PlainDevice(broker, "plant7", "d2"):
-        run = Run(broker, database, "publish", str(compose), "--json", "--timeout", "20s")
-    assert run.code == 1
-    told = [json.loads(line) for line in run.out.splitlines()]
+        ended = run(broker, database, "publish", str(compose), "--json", "--timeout", "20s")
+    assert ended.code == 1
+    told = [json.loads(line) for line in ended.out.splitlines()]
     assert told[0]["type"] == "published"
     assert {(line["device"], line["ack"]["verdict"]) for line in told if line["type"] == "ack"} >= {
         ("d1", "rejected"),
@@ -346,36 +368,37 @@ def test_publish_fails_when_a_device_refuses(broker: Mosquitto, database: Path, 
 
 
 def test_publish_gives_up_in_time_and_says_why(broker: Mosquitto, database: Path, compose: Path) -> None:
-    nobody = Run(broker, database, "publish", str(compose), "--timeout", "0.5s")
+    nobody = run(broker, database, "publish", str(compose), "--timeout", "0.5s")
     assert nobody.code == 3
     assert "no device of the fleet plant7 is online: the broker keeps the target" in nobody.err
     with PlainDevice(broker, "plant7", "d1", answer="retry"):
-        run = Run(broker, database, "publish", str(compose), "--release", "b", "--timeout", "2s")
-    assert run.code == 3
-    assert "d1: no_such_image; there is no image api:9" in run.err
+        ended = run(broker, database, "publish", str(compose), "--release", "b", "--timeout", "2s")
+    assert ended.code == 3
+    assert "d1: no_such_image; there is no image api:9" in ended.err
 
 
 def test_publish_refuses_what_devices_would_refuse(broker: Mosquitto, database: Path, compose: Path) -> None:
     compose.write_text("services: {api: {image: x, imagee: y}}")
-    run = Run(broker, database, "publish", str(compose))
-    assert run.code == 2
-    assert "imagee" in run.err
-    assert "Traceback" not in run.err
+    ended = run(broker, database, "publish", str(compose))
+    assert ended.code == 2
+    assert "imagee" in ended.err
+    assert "Traceback" not in ended.err
 
 
 def test_without_a_broker_there_is_one_line(shared: Mosquitto, database: Path) -> None:
-    run = Run(shared, database, "devices", "--url", "mqtt://127.0.0.1:1")
-    assert (run.code, run.out) == (1, "")
-    assert run.err.startswith("error: cannot reach the broker mqtt://127.0.0.1:1: Connection refused.")
-    assert len(run.err.splitlines()) == 1
+    ended = program(shared, database, "devices", "--url", "mqtt://127.0.0.1:1")
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.startswith("error: cannot reach the broker mqtt://127.0.0.1:1: Connection refused.")
+    assert len(ended.err.splitlines()) == 1
 
 
 def test_watch_prints_a_line_for_every_change(broker: Mosquitto, database: Path) -> None:
-    environment = {**os.environ, "CLOUD_SIM_FLEET": "plant7", "CLOUD_SIM_MQTT_URL": broker.url}
     watch = subprocess.Popen(
-        [sys.executable, "-m", "cloud_sim", "watch", "--json", "--database", str(database)],
-        env=environment, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [sys.executable, "-m", "cloud_sim", "watch", "--json"],
+        env={**os.environ, **environment(broker, database)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     with watch, Cloud(broker.url, "plant7", database=":memory:") as cloud, PlainDevice(broker, "plant7", "d1"):
         assert watch.stdout
         # Born and reported: one line, or one for each.
@@ -391,5 +414,5 @@ def test_watch_prints_a_line_for_every_change(broker: Mosquitto, database: Path)
 
 def test_ids_that_are_none_are_refused(broker: Mosquitto, database: Path, compose: Path) -> None:
     for arguments in (("--device", "Not An Id"), ("--fleet", "Not An Id")):
-        run = Run(broker, database, "publish", str(compose), *arguments)
-        assert (run.code, "is not an id" in run.err, "Traceback" in run.err) == (2, True, False)
+        ended = run(broker, database, "publish", str(compose), *arguments)
+        assert (ended.code, "is not an id" in ended.err, "Traceback" in ended.err) == (2, True, False)
