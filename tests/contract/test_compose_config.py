@@ -7,6 +7,7 @@ tool, version 2 or 1.29; without it, or without an engine, these fail.
 
 import io
 import json
+import random
 import subprocess
 import tarfile
 import uuid
@@ -124,8 +125,9 @@ def compose(folder: Path, project: str, *arguments: str) -> subprocess.Completed
     return subprocess.run(command, capture_output=True, text=True, timeout=SLOWEST_S, check=False)
 
 
-def write(folder: Path, services: Json, image: str = "any") -> Json:
-    document = {
+def write(folder: Path, services: Json, image: str = "any", subnet: str = "10.213.0") -> Json:
+    """The Compose file, all of it on a subnet of its own: an engine has each only once."""
+    document: Json = {
         "services": {name: {"image": image, **keys} for name, keys in services.items()},
         "networks": {
             "front": {"ipam": {"config": [{"subnet": "10.213.0.0/24"}]}},
@@ -133,8 +135,9 @@ def write(folder: Path, services: Json, image: str = "any") -> Json:
         },
         "volumes": {"data": {}, "other": {"labels": {"a": "1"}}},
     }
-    (folder / "compose.json").write_text(json.dumps(document))
-    return document
+    text = json.dumps(document).replace("10.213.0", subnet)
+    (folder / "compose.json").write_text(text)
+    return json.loads(text)
 
 
 def canonical(document: Json) -> dict[str, Any]:
@@ -185,7 +188,7 @@ def created(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str
     services = {
         name: {key: value for key, value in keys.items() if key != "depends_on"} for name, keys in SNIPPETS.items()
     }
-    document = write(folder, services, image)
+    document = write(folder, services, image, f"10.{random.randint(200, 250)}.{random.randint(1, 250)}")
     try:
         run = compose(folder, project, "up", "--no-start")
         assert run.returncode == 0, f"compose up --no-start failed: {run.stderr}"
