@@ -26,9 +26,7 @@ from device_agent.wire.target import read_target
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 IDENTITY = Identity("plant7", "d1")
 NAMING = Naming(str(IDENTITY))
-OPEN = Policy(
-    privileged=True, host_network=True, cap_add=("*",), devices=("*",), binds=("*",), engine_socket=True
-)
+OPEN = Policy(privileged=True, host_network=True, cap_add=("*",), devices=("*",), binds=("*",), engine_socket=True)
 
 Json = Any
 
@@ -165,8 +163,6 @@ def plan(
 
 def removal(name: str, observed: Observed, *failures: Attempt) -> Plan:
     return plan_removal(name, observed, attempts(*failures))
-
-
 
 
 def printed(made: Plan) -> str:

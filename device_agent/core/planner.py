@@ -66,7 +66,7 @@ def plan_removal(app: str, observed: Observed, attempts: Attempts) -> Plan:
     containers = [c for c in observed.containers if c.app == app and c.status is not Status.REMOVING]
     _remove_containers(steps, containers, cause, _NONE)
     _remove_networks(steps, [n for n in observed.networks if n.app == app], observed.containers)
-    return Plan(app, tuple(steps))
+    return Plan(app, steps.in_order())
 
 
 class _Steps:
@@ -80,6 +80,29 @@ class _Steps:
 
     def __iter__(self) -> Iterator[Step]:
         return iter(self._steps.values())
+
+    def __contains__(self, id_: str) -> bool:
+        return id_ in self._steps
+
+    def __getitem__(self, id_: str) -> Step:
+        return self._steps[id_]
+
+    def in_order(self) -> tuple[Step, ...]:
+        """Each after those it waits for."""
+        position = {id_: number for number, id_ in enumerate(self._steps)}
+        visited: set[str] = set()
+        placed: list[Step] = []
+
+        def place(step: Step) -> None:
+            if step.id not in visited:
+                visited.add(step.id)
+                for earlier in sorted(step.after, key=position.__getitem__):
+                    place(self._steps[earlier])
+                placed.append(step)
+
+        for step in self._steps.values():
+            place(step)
+        return tuple(placed)
 
     def waiting(self, subject: str, spec: str, app: str | None = None) -> str:
         """Until when a failed subject waits, in words; empty when it may be tried now."""
@@ -106,6 +129,8 @@ class _Steps:
 
     def replace(self, step: Step) -> None:
         self._steps[step.id] = step
+        if step.until:
+            self._held.add(step.id)
 
 
 def _remove_containers(steps: _Steps, containers: Iterable[Container], cause: str, after: Ids) -> None:
@@ -169,7 +194,7 @@ class _Planning:
         names = {network.name for network in self.wanted.networks.values()}
         unused = [n for n in self.observed.networks if n.app == self.wanted.name and n.name not in names]
         _remove_networks(self.steps, unused, self.observed.containers)
-        return Plan(self.wanted.name, tuple(self.steps), tuple(self.blocked.values()))
+        return Plan(self.wanted.name, self.steps.in_order(), tuple(self.blocked.values()))
 
     def _containers(self) -> list[Container]:
         mine = (c for c in self.observed.containers if c.app == self.wanted.name)
@@ -348,7 +373,9 @@ class _Planning:
             # Its name carries the hash of a spec that is not known yet: this one is for people to read.
             create = replace(create, name=f"{self.wanted.naming.prefix}{self.wanted.name}-{wanted.name}-new")
             until = until or "its image is there"
-        step = Step(create, wanted.name, match.spec or "", _why_created(wanted, match), self._made(wanted), until)
+        dead = self.steps.of(Remove, previous_subject(wanted.name)) & {f"remove {create.name}"}
+        after = self._made(wanted) | dead
+        step = Step(create, wanted.name, match.spec or "", _why_created(wanted, match), after, until)
         created = self.steps.add(step)
         connected = _NONE
         for endpoint in create.endpoints[1:]:
@@ -396,7 +423,8 @@ class _Planning:
             if other.up:
                 action = Stop(other.name, other.id, self._grace_s(wanted.name))
                 stop = Step(action, wanted.name, spec, f"to be replaced by {container}", after, until)
-                self.dependents[stop.id] = foundations
+                if stop.id not in self.steps:
+                    self.dependents[stop.id] = foundations
                 stops |= self.steps.add(stop)
         ended = match.winner is not None and match.winner.status is Status.EXITED
         cause = _why_started(match.winner) if match.winner else "it was just created"
@@ -410,27 +438,49 @@ class _Planning:
     def _free_ports_first(self) -> None:
         """A host port that one container gives up and another takes: the stop comes before such a start.
 
-        The stop then waits for no dependency, or two services that swap ports would wait for each other.
+        The stop then waits for no dependency, or two services that swap ports would wait for each other. Nothing is
+        stopped for a start that cannot be made now, and nothing for one whose port cannot be freed now.
         """
         published = {c.id: c.published for c in self.observed.containers}
-        stops = {s.id: (s, published.get(s.action.id, _NONE)) for s in self.steps if isinstance(s.action, Stop)}
-        for step in list(self.steps):
-            service = self.wanted.services.get(step.subject)
-            if not isinstance(step.action, Start) or service is None:
+        stops = {s.id: published.get(s.action.id, _NONE) for s in self.steps if isinstance(s.action, Stop)}
+        starts = {s.id: _fixed_ports(self.wanted.services[s.subject]) for s in self.steps if self._is_start(s)}
+        for id_, ports in starts.items():
+            start = self.steps[id_]
+            freed = frozenset(stop for stop, held in stops.items() if held & ports and stop not in start.after)
+            if not freed or self.steps.held(frozenset({id_})):
                 continue
-            ports = {
-                (int(p.published), p.protocol) for p in service.service.ports if p.published and p.published.isdigit()
-            }
-            freed = frozenset(id_ for id_, (_, held) in stops.items() if held & ports and id_ not in step.after)
-            if freed:
-                self.steps.replace(replace(step, after=step.after | freed, commits=True))
-            for id_ in freed & self.dependents.keys():
-                after, until = self.dependents[id_]
-                self.steps.replace(replace(stops[id_][0], after=after, until=until))
+            relaxed = [self._relaxed(self.steps[stop]) for stop in freed]
+            held = [stop for stop in relaxed if stop.until or self.steps.held(stop.after)]
+            if held:
+                self._hold(start, held[0].until or "the port it takes is free")
+                continue
+            for stop in relaxed:
+                self.steps.replace(stop)
+            self.steps.replace(replace(start, after=start.after | freed, commits=True))
+
+    def _is_start(self, step: Step) -> bool:
+        return isinstance(step.action, Start) and step.subject in self.wanted.services
+
+    def _relaxed(self, stop: Step) -> Step:
+        after, until = self.dependents.get(stop.id, (stop.after, stop.until))
+        return replace(stop, after=after, until=until)
+
+    def _hold(self, start: Step, until: str) -> None:
+        """A start that waits after all, and with it the stop of what runs in its place."""
+        for id_ in (start.id, *(start.after & self.dependents.keys())):
+            self.steps.replace(replace(self.steps[id_], until=until))
+        self._fall_back(self.wanted.services[start.subject], self.matches[start.subject], until)
 
     def _grace_s(self, service: str) -> float:
         wanted = self.wanted.services.get(service)
         return wanted.service.stop_grace_period / 1e9 if wanted else GRACE_S
+
+
+def _fixed_ports(wanted: WantedService) -> frozenset[tuple[int, str]]:
+    """The host ports that it takes: (port, protocol)."""
+    return frozenset(
+        (int(p.published), p.protocol) for p in wanted.service.ports if p.published and p.published.isdigit()
+    )
 
 
 _WORDS = {

@@ -1,0 +1,246 @@
+"""Worlds and targets for hypothesis, drawn around each other; and the goal, stated without the planner."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from hypothesis import strategies as st
+
+from cloud_sim.engine import SimulatedEngine
+from cloud_sim.engine_parts import Behaviour, SimContainer
+from cloud_sim.engine_world import World
+from device_agent.core.wanted import WantedApp
+from device_agent.model.observed import Health, Status
+from tests.builders import IDENTITY, app, service, wanted
+
+OWNER = str(IDENTITY)
+LONG_LIVED = ("api:1", "api:2", "db:1")
+JOB = "job:1"
+IMAGES = (*LONG_LIVED, JOB)
+
+
+# Targets.
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> Any:
+    """An app of up to three services with what they can depend on."""
+    names = draw(st.sampled_from((("a",), ("a", "b"), ("a", "b", "c"), ("b", "c"))))
+    services: dict[str, Any] = {}
+    for name in names:
+        services[name] = draw(_services(tuple(services), services))
+    used = {key for one in services.values() for key in one.get("networks", ())}
+    networks = {key: {"internal": True} if draw(st.booleans()) else {} for key in sorted(used)}
+    return app({"networks": networks, "volumes": {"data": {}}}, **services)
+
+
+@st.composite
+def _services(draw: st.DrawFn, earlier: tuple[str, ...], others: dict[str, Any]) -> Any:
+    keys: dict[str, Any] = {}
+    job = draw(st.integers(0, 5)) == 0
+    image = JOB if job else draw(st.sampled_from(LONG_LIVED))
+    if job:
+        keys["restart"] = "no"
+    elif draw(st.booleans()):
+        keys["healthcheck"] = {"test": ["CMD", "true"]}
+    if draw(st.booleans()):
+        keys["environment"] = {"A": draw(st.sampled_from("12"))}
+    if draw(st.integers(0, 3)) == 0:
+        keys["volumes"] = ["data:/data"]
+    running = [name for name in earlier if others[name]["image"] != JOB]
+    if running and not job and draw(st.integers(0, 4)) == 0:
+        keys["network_mode"] = f"service:{draw(st.sampled_from(running))}"
+    else:
+        networks = draw(st.sampled_from(((), ("default",), ("default", "back"))))
+        if networks:
+            keys["networks"] = list(networks)
+        taken = {port for other in others.values() for port in other.get("ports", ())}
+        port = draw(st.sampled_from((None, "80:80", "81:80")))
+        if port and port not in taken and networks:
+            keys["ports"] = [port]
+    for name in earlier:
+        if draw(st.integers(0, 2)) == 0:
+            keys.setdefault("depends_on", {})[name] = {"condition": draw(_conditions(others[name]))}
+    return service(image, **keys)
+
+
+def _conditions(other: Any) -> st.SearchStrategy[str]:
+    """Those that can be met."""
+    if other["image"] == JOB:
+        return st.sampled_from(("service_started", "service_completed_successfully"))
+    return st.sampled_from(("service_started", "service_healthy") if "healthcheck" in other else ("service_started",))
+
+
+# Worlds.
+
+
+class Scene:
+    """What is wanted, and an engine with something of that or of another version of it."""
+
+    def __init__(self, document: Any, of: WantedApp, engine: SimulatedEngine) -> None:
+        self.document = document
+        self.wanted = of
+        self.engine = engine
+        self.foreign: set[str] = set()
+        """Ids of containers and networks, and names of volumes, that are nobody's."""
+
+    @property
+    def world(self) -> World:
+        return self.engine.world
+
+    def __repr__(self) -> str:
+        names = {network.id: network.name for network in self.world.networks.values()}
+        return "\n".join(
+            (
+                json.dumps(self.document),
+                f"images {sorted(self.world.images)} networks {sorted(names.values())}",
+                *(
+                    f"{c.name} {c.status} {c.health} {c.exit_code} on { ({n: names.get(i, i[:4]) for n, i in c.attached.items()}) }"
+                    for c in self.world.containers.values()
+                    if c.id not in self.foreign
+                ),
+            )
+        )
+
+
+@st.composite
+def scenes(draw: st.DrawFn) -> Scene:
+    document = draw(documents())
+    new = wanted(document, revision=2)
+    old = wanted(draw(st.one_of(st.just(document), documents())))
+    engine = SimulatedEngine(OWNER)
+    world = engine.world
+    for image in IMAGES:
+        world.offer_image(image, behaviour=Behaviour(exit_code=0) if image == JOB else None)
+        if draw(st.integers(0, 3)):
+            world.add_image(image)
+    scene = Scene(document, new, engine)
+    _foreign(scene)
+    made = draw(st.sampled_from((new, old)))
+    for network in made.networks.values():
+        if draw(st.integers(0, 2)):
+            world.add_network(network.name, network.create.labels)
+    if draw(st.booleans()):
+        world.add_volume("web_data", made.volumes["data"].create.labels)
+    for name in sorted(new.services.keys() | old.services.keys()):
+        for of in draw(st.sampled_from(((), (new,), (new,), (old,), (old, new), (new, new), (old, old)))):
+            if name in of.services:
+                _place(scene, of, name, draw)
+    return scene
+
+
+def _foreign(scene: Scene) -> None:
+    world = scene.world
+    scene.foreign = {
+        world.add_foreign("web-a-123456"),
+        world.add_foreign("web", labels={"device-agent.app": "web", "device-agent.device": "plant7/d2"}),
+        world.add_network("web_defaults"),
+        *(network.id for network in world.networks.values()),
+    }
+    world.add_volume("web_datas")
+    scene.foreign.add("web_datas")
+
+
+def _place(scene: Scene, of: WantedApp, name: str, draw: st.DrawFn) -> None:
+    """A container as `of` wants it, in some state."""
+    world, made = scene.world, of.services[name]
+    image_id = world.registry[made.image]
+    shared = ""
+    if made.shares:
+        hosts = [c for c in world.containers.values() if c.owned_by(OWNER) and c.service == made.shares]
+        if not hosts:
+            return
+        shared = draw(st.sampled_from(hosts)).id
+    create = of.create(made, image_id, shared)
+    for key in made.volumes:
+        if of.volumes[key].name not in world.volumes:
+            world.add_volume(of.volumes[key].name, of.volumes[key].create.labels)
+    had = dict(world.images)
+    world.images[made.image] = image_id
+    while world.find(create.name):
+        create = replace(create, name=create.name + "x")
+    container = world.add(create)
+    world.images = had
+    for endpoint in create.endpoints:
+        there = next((n.id for n in world.networks.values() if n.name == endpoint.network), "")
+        gone = draw(st.integers(0, 6)) == 0
+        if there and not gone:
+            container.attached[endpoint.network] = there
+        elif endpoint.network in container.attached and draw(st.booleans()):
+            container.attached[endpoint.network] = "a" * 64
+    _state(container, draw)
+
+
+def _state(container: SimContainer, draw: st.DrawFn) -> None:
+    status = draw(
+        st.sampled_from((Status.RUNNING, Status.RUNNING, Status.RUNNING, Status.EXITED, Status.CREATED, Status.DEAD))
+    )
+    job = container.made.service.one_shot
+    if job and status is Status.RUNNING:
+        status = Status.EXITED
+    container.status = status
+    if status is not Status.CREATED:
+        container.started_at = f"2026-01-01T00:00:0{draw(st.integers(0, 3))}Z"
+    if status is Status.RUNNING:
+        container.health = draw(st.sampled_from((Health.HEALTHY, Health.STARTING))) if container.checked else None
+        container.ports = frozenset(
+            (int(port.published), port.protocol, "") for port in container.made.service.ports if port.published
+        )
+    if status is Status.EXITED:
+        container.exit_code = draw(st.sampled_from((0, 1)))
+    if status is not Status.RUNNING and status is not Status.EXITED:
+        container.attached = dict.fromkeys(list(container.attached)[:1], "")
+
+
+# The goal.
+
+
+def shortcomings(of: WantedApp, world: World) -> list[str]:
+    """Everything that is not as the target says, found by looking at the world and nothing else."""
+    found = []
+    mine = [c for c in world.containers.values() if c.owned_by(OWNER) and c.app == of.name]
+    for container in mine:
+        if container.service not in of.services:
+            found.append(f"{container.name} is of no service")
+    ids = {network.name: network.id for network in world.networks.values()}
+    for name, made in of.services.items():
+        theirs = [c for c in mine if c.service == name]
+        if len(theirs) != 1:
+            found.append(f"{name} has {len(theirs)} containers")
+        found += [f"{name}: {what}" for c in theirs for what in _wrong_with(c, of, made, mine, ids)]
+    for network in of.networks.values():
+        if network.name not in ids:
+            found.append(f"network {network.name} is missing")
+    for network in world.networks.values():
+        labels = network.labels
+        if labels.get("device-agent.device") == OWNER and labels.get("device-agent.app") == of.name:
+            kept = next((n for n in of.networks.values() if n.name == network.name), None)
+            if kept is None:
+                found.append(f"network {network.name} is left over")
+            elif labels["device-agent.spec"] != kept.spec:
+                found.append(f"network {network.name} has another definition")
+    for key in {key for made in of.services.values() for key in made.volumes}:
+        if of.volumes[key].name not in world.volumes:
+            found.append(f"volume {key} is missing")
+    return found
+
+
+def _wrong_with(
+    container: SimContainer, of: WantedApp, made: Any, mine: list[SimContainer], ids: dict[str, str]
+) -> list[str]:
+    found = []
+    if container.made.service != made.service.model_copy(update={"depends_on": container.made.service.depends_on}):
+        found.append("made from another definition")
+    if container.status is Status.RUNNING:
+        if container.health not in (None, Health.HEALTHY):
+            found.append(f"it is {container.health}")
+    elif not (made.service.one_shot and container.status is Status.EXITED and container.exit_code == 0):
+        found.append(f"it is {container.status}")
+    for endpoint in made.endpoints:
+        if container.attached.get(endpoint.network) not in (ids.get(endpoint.network), ""):
+            found.append(f"not on {endpoint.network}")
+    if made.shares:
+        hosts = {c.id for c in mine if c.service == made.shares}
+        if container.made.network_mode.removeprefix("container:") not in hosts:
+            found.append(f"in a network that is not {made.shares}'s")
+    return found

@@ -1,0 +1,172 @@
+"""What holds for every plan, whatever the target and the world: shown on a simulated engine.
+
+The goal is stated without the planner (`shortcomings`), and the worlds are drawn around what is wanted.
+"""
+
+import threading
+from dataclasses import replace
+from datetime import timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from device_agent.core.backoff import Attempts
+from device_agent.core.planner import plan_app, plan_removal
+from device_agent.model.errors import EngineError
+from device_agent.model.memory import Attempt
+from device_agent.model.steps import Plan, Pull, Step, Stop
+from device_agent.runtime.execute import execute
+from tests.builders import NOW, attempts, wanted
+from tests.property.strategies import Scene, documents, scenes, shortcomings
+
+MOST_PASSES = 12
+
+
+def carry_out(scene: Scene, plan: Plan, attempts: dict[tuple[str, str], Attempt]) -> int:
+    """Every step that can go, in the order in which each becomes ready. Returns how many were done."""
+    done: set[str] = set()
+    failed: set[str] = set()
+    at_once = threading.Event()
+    at_once.set()
+    while ready := [s for s in plan.steps if s.id not in done | failed and not s.until and s.after <= done]:
+        for step in ready:
+            try:
+                if isinstance(step.action, Pull):
+                    scene.engine.pull(step.action.image, lambda _: None, threading.Event())
+                    failed.add(step.id)  # what waits for it is planned anew
+                    continue
+                execute(step.action, scene.engine, at_once)
+            except EngineError as error:
+                failed.add(step.id)
+                attempts[plan.app, step.subject] = Attempt(
+                    plan.app, step.subject, step.spec, 1, error.code, error.message, NOW + timedelta(seconds=1)
+                )
+            else:
+                done.add(step.id)
+    return len(done | failed)
+
+
+def planned(scene: Scene, rows: dict[tuple[str, str], Attempt] | None = None, after_s: float = 0) -> Plan:
+    known = Attempts(NOW + timedelta(seconds=after_s), rows or {})
+    return plan_app(scene.wanted, scene.engine.observe(), known, {})
+
+
+@given(scenes())
+def test_it_converges(scene):
+    rows: dict[tuple[str, str], Attempt] = {}
+    history = []
+    for number in range(MOST_PASSES):
+        plan = planned(scene, rows, after_s=2 * (number % 2))
+        history.append(str(plan))
+        carry_out(scene, plan, rows)
+        if number % 2:
+            rows.clear()
+        scene.world.tick()
+        if not planned(scene).steps:
+            break
+    assert shortcomings(scene.wanted, scene.world) == [], "\n--\n".join(history)
+    assert not planned(scene).steps
+
+
+@given(scenes())
+def test_there_is_nothing_to_do_exactly_when_the_goal_is_met(scene):
+    plan = planned(scene)
+    waiting = [text for text in shortcomings(scene.wanted, scene.world) if not text.endswith("it is starting")]
+    assert bool(plan.steps) == bool(waiting), str(plan)
+
+
+@given(scenes(), st.randoms(use_true_random=False))
+def test_the_order_of_listing_and_of_the_target_is_irrelevant(scene, chance):
+    def shuffled(items):
+        copy = list(items)
+        chance.shuffle(copy)
+        return copy
+
+    observed = scene.engine.observe()
+    other_listing = replace(
+        observed,
+        containers=tuple(shuffled(observed.containers)),
+        networks=tuple(shuffled(observed.networks)),
+        volumes=tuple(shuffled(observed.volumes)),
+        images=dict(shuffled(observed.images.items())),
+    )
+    assert str(plan_app(scene.wanted, other_listing, attempts(), {})) == str(planned(scene))
+
+
+@given(documents(), st.randoms(use_true_random=False))
+def test_the_order_of_keys_changes_no_spec(document, chance):
+    names = list(document["services"])
+    chance.shuffle(names)
+    shuffled = document | {"services": {name: dict(reversed(document["services"][name].items())) for name in names}}
+    one, other = wanted(document), wanted(shuffled)
+    assert one.digest == other.digest
+    assert {n: s.basis for n, s in one.services.items()} == {n: s.basis for n, s in other.services.items()}
+
+
+@given(scenes())
+def test_what_is_as_it_should_be_appears_in_no_step(scene):
+    wrong = shortcomings(scene.wanted, scene.world)
+    mine = [c for c in scene.engine.observe().containers if c.app == scene.wanted.name]
+    networks_change = any("network" in text or "not on" in text for text in wrong)
+    text = str(planned(scene))
+    for container in mine:
+        about = [w for w in wrong if w.startswith((f"{container.service}:", f"{container.service} has"))]
+        if about or networks_change or container.service not in scene.wanted.services:
+            continue
+        assert container.name not in text
+
+
+@given(scenes())
+def test_what_runs_is_stopped_only_when_all_images_are_there(scene):
+    plan = planned(scene)
+    pulls = {s.id for s in plan.steps if isinstance(s.action, Pull)}
+    for step in plan.steps:
+        if isinstance(step.action, Stop) and not step.subject.startswith("previous "):
+            assert pulls <= everything_before(plan, step), f"{step}\n{plan}"
+
+
+@given(scenes())
+def test_only_what_is_the_agents_own_is_touched(scene):
+    for plan in (planned(scene), plan_removal("web", scene.engine.observe(), attempts())):
+        own = {c.id for c in scene.engine.observe().containers} | {
+            n.id for n in scene.engine.observe().networks if n.app == "web"
+        }
+        for step in plan.steps:
+            id_ = getattr(step.action, "id", None)
+            assert id_ is None or id_ in own, step
+    before = {k: (c.status, dict(c.attached)) for k, c in scene.world.containers.items() if k in scene.foreign}
+    carry_out(scene, planned(scene), {})
+    after = {k: (c.status, dict(c.attached)) for k, c in scene.world.containers.items() if k in scene.foreign}
+    assert after == before
+    assert scene.foreign <= after.keys() | scene.world.networks.keys() | scene.world.volumes.keys()
+
+
+@given(scenes())
+def test_every_step_comes_after_what_it_waits_for(scene):
+    for plan in (planned(scene), plan_removal("web", scene.engine.observe(), attempts())):
+        seen: set[str] = set()
+        for step in plan.steps:
+            assert step.after <= seen, f"{step} waits for {step.after - seen}\n{plan}"
+            assert step.id not in seen
+            seen.add(step.id)
+
+
+@given(scenes())
+def test_a_removed_app_goes_and_its_volumes_stay(scene):
+    volumes = set(scene.world.volumes)
+    for _ in range(3):
+        carry_out(scene, plan_removal("web", scene.engine.observe(), attempts()), {})
+    assert not [c for c in scene.engine.observe().containers if c.app == "web"]
+    assert not [n for n in scene.engine.observe().networks if n.app == "web"]
+    assert set(scene.world.volumes) == volumes
+
+
+def everything_before(plan: Plan, step: Step) -> set[str]:
+    by_id = {each.id: each for each in plan.steps}
+    found: set[str] = set()
+    to_do = [step.id]
+    while to_do:
+        for earlier in by_id[to_do.pop()].after - found:
+            found.add(earlier)
+            to_do.append(earlier)
+    return found
