@@ -128,10 +128,14 @@ def _of_app(wanted: WantedApp, activity: Activity) -> Reason | None:
 
 def _service(wanted: WantedService, match: Match, activity: Activity) -> ServiceReport:
     steps = [s for s in activity.plan.steps if s.subject == wanted.name]
-    shown = match.winner or next((c for c in match.others if c.up), None) or match.fallback
     status, reason = _status(wanted, match, steps, activity)
+    running = match.winner if match.winner and match.winner.up else next((c for c in match.others if c.up), None)
+    shown = running or match.winner or match.fallback
     if shown is None:
         return ServiceReport(status=status, image=wanted.service.image, image_id=match.image_id, reason=reason)
+    if running and running is not match.winner and status in ("waiting", "created"):
+        # Its replacement waits for something; what runs meanwhile is what there is to tell.
+        status = _condition(running)
     return _shown(status, shown, reason)
 
 
@@ -178,13 +182,22 @@ def _status(  # noqa: C901 - the first that holds
         attempt = replace(attempt, message=attempt.message + _lines(match.winner, activity))
     if attempt:
         return ("exited" if attempt.code in ("exited", "oom") else "failed"), _reason(attempt)
-    until = next((step.until for step in steps if step.until), "")
-    waits = Reason("dependency", f"it waits until {until}") if until else None
+    waits = _waits(steps, activity.plan)
     if match.winner and match.winner.status is Status.CREATED:
         return "created", waits
     if match.winner:
         return "exited", waits or Reason("exited", _ended(match.winner))
     return "waiting", waits
+
+
+def _waits(steps: list[Step], plan: Plan) -> Reason | None:
+    """What the service's own steps wait for."""
+    until = next((step.until for step in steps if step.until), "")
+    if until:
+        return Reason("dependency", f"it waits until {until}")
+    pulls = {step.id: step.action.image for step in plan.steps if isinstance(step.action, Pull)}
+    images = sorted(pulls[id_] for id_ in {id_ for step in steps for id_ in step.after} & pulls.keys())
+    return Reason("images", f"it waits for all images of its release: {', '.join(images)}") if images else None
 
 
 def _condition(container: Container) -> str:

@@ -10,7 +10,7 @@ from device_agent.model.memory import AcceptedTarget, AppRecord
 from device_agent.model.report import Ack, AppReport, Happening, Reason
 from device_agent.model.target import SCOPES, Target
 
-_NOT_FAILURES = frozenset(("dependency", "target_unknown"))
+_NOT_FAILURES = frozenset(("dependency", "images", "target_unknown"))
 
 
 @dataclass(slots=True)
