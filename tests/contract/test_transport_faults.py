@@ -113,8 +113,8 @@ def test_a_stop_does_not_wait_for_a_frozen_broker(shared: Mosquitto) -> None:
             shared.thaw()
     with Peer(shared) as cloud:
         cloud.subscribe(SESSION)
-        # Not acknowledged in time, so it is the Will that tells; both tell that it is gone.
-        eventually(lambda: cloud.on(SESSION), 10, "a death is told")
+        # The broker may read the farewell after all. It was not acknowledged in time, so the Will comes, too.
+        eventually(lambda: [heard.payload for heard in cloud.on(SESSION)][-1:] == [b"lost 1"], 10, "the Will has come")
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -222,6 +222,10 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Mosquitto
         yield running, folder
 
 
+# paho leaves the socket of a failed handshake to the reference count: closed at once, and warned about.
+paho_drops_the_socket = pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarning")
+
+
 def tls(broker: Mosquitto, folder: Path, *, host: str = "127.0.0.1", ca: str = "ca.pem") -> Broker:
     return Broker(
         parse_url(f"mqtts://{host}:{broker.tls_port}"),
@@ -241,9 +245,7 @@ def test_tls_with_both_sides_checked(secure: tuple[Mosquitto, Path]) -> None:
         assert one.expect(Published).refused is None
 
 
-@pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnraisableExceptionWarning"
-)  # paho leaves the socket to the collector
+@paho_drops_the_socket
 def test_tls_a_broker_of_another_authority_is_not_talked_to(secure: tuple[Mosquitto, Path], tmp_path: Path) -> None:
     broker, folder = secure
     settings = tls(broker, folder)
@@ -260,7 +262,7 @@ def test_tls_a_broker_of_another_authority_is_not_talked_to(secure: tuple[Mosqui
         one.expect(Connected)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the same
+@paho_drops_the_socket
 def test_tls_a_certificate_for_another_name_is_refused(secure: tuple[Mosquitto, Path]) -> None:
     with device(tls(*secure, host="127.0.0.2")) as one:
         down = one.expect(Disconnected)
