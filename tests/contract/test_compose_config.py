@@ -311,12 +311,18 @@ def test_the_container_that_compose_creates_is_what_we_say(
 # -------------------------------------------------------------------------------------------- what is refused
 
 
+@pytest.fixture(scope="module")
+def version_1(tmp_path_factory: pytest.TempPathFactory) -> bool:
+    folder = tmp_path_factory.mktemp("version")
+    write(folder, {})
+    return "version 1." in compose(folder, PROJECT, "version").stdout
+
+
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_compose_refuses_we_refuse(tmp_path: Path, name: str) -> None:
+def test_what_compose_refuses_we_refuse(tmp_path: Path, version_1: bool, name: str) -> None:
     document = write(tmp_path, {"it": REFUSED[name], "flags": {}})
     run = compose(tmp_path, PROJECT, "config", "--quiet")
     taken = run.returncode == 0
-    old = "version 1." in compose(tmp_path, PROJECT, "version").stdout
-    assert taken == (old and name in LATE), run.stderr or "Compose takes it"
+    assert taken == (version_1 and name in LATE), run.stderr or "Compose takes it"
     with pytest.raises(Refused):
         validate_apps({PROJECT: document})
