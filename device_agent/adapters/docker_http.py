@@ -12,7 +12,7 @@ import json
 import select
 import socket
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from threading import Event, Thread
@@ -144,8 +144,20 @@ class EngineHttp:
         return self._gone(error)
 
     def _exchange(self, targets: list[str]) -> list[Answer]:
+        try:
+            try:
+                return self._ask(targets, self._take)
+            except TimeoutError:
+                raise
+            except _BROKEN:
+                # The engine may have closed a kept connection just now; asking again does no harm.
+                return self._ask(targets, lambda: self._open(self.timeout_s))
+        except _BROKEN as error:
+            raise self.failed(error, targets[0].partition("?")[0], self.timeout_s) from error
+
+    def _ask(self, targets: list[str], connect: Callable[[], http.client.HTTPConnection]) -> list[Answer]:
         """Send all, then read all: the engine works on them side by side, without a thread of ours."""
-        connections = [self._take() for _ in targets]
+        connections = [connect() for _ in targets]
         try:
             for connection, target in zip(connections, targets, strict=True):
                 connection.request("GET", target)
@@ -153,10 +165,10 @@ class EngineHttp:
             for connection in connections:
                 response = connection.getresponse()
                 answers.append(Answer(response.status, response.read()))
-        except _BROKEN as error:
+        except _BROKEN:
             for connection in connections:
                 connection.close()
-            raise self.failed(error, targets[0].partition("?")[0], self.timeout_s) from error
+            raise
         for connection in connections:
             self._give_back(connection)
         return answers

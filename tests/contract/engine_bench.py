@@ -155,6 +155,8 @@ class Bench(ABC):
     @abstractmethod
     def foreign(self, word: str, port: int | None = None) -> str: ...
     @abstractmethod
+    def anonymous_volume(self, name: str) -> str: ...
+    @abstractmethod
     def foreign_volume(self, word: str) -> str: ...
     @abstractmethod
     def other(self, owner: str) -> Engine: ...
@@ -201,6 +203,9 @@ class SimulatedBench(Bench):
         ports = (Port(target=80, published=str(port), host_ip="127.0.0.1"),) if port else ()
         self.world.add_foreign(self.name(word), ports=ports)
         return self.name(word)
+
+    def anonymous_volume(self, name: str) -> str:
+        return self.world.required(name).anonymous[0]
 
     def foreign_volume(self, word: str) -> str:
         self.world.add_volume(self.name(word))
@@ -253,6 +258,10 @@ class DockerBench(Bench):
         self.docker.create_container_from_config(config, self.name(word))  # type: ignore[no-untyped-call]
         self.docker.start(self.name(word))
         return self.name(word)
+
+    def anonymous_volume(self, name: str) -> str:
+        mounts = self.docker.inspect_container(name)["Mounts"]
+        return next(m["Name"] for m in mounts if m["Type"] == "volume" and len(m["Name"]) == 64)
 
     def foreign_volume(self, word: str) -> str:
         self.docker.create_volume(self.name(word))

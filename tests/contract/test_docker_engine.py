@@ -241,6 +241,17 @@ def test_what_the_engine_refuses(bench: DockerBench, keys: dict[str, Any], code:
     assert caught.value.code == code
 
 
+def test_a_listing_that_shows_another_end_is_enough_to_look_again(bench: DockerBench) -> None:
+    made = bench.started(bench.step(command=("sh", "-c", "[ -e /tmp/again ] && exit 4; touch /tmp/again; exit 3")))
+    first = bench.becomes(made.name, lambda c: c.exit_code == 3, "it has ended")
+
+    bench.docker.start(made.id)
+    bench.docker.wait(made.id)
+
+    second = bench.becomes(made.name, lambda c: c.exit_code == 4, "it has ended again")
+    assert first.started_at != second.started_at
+
+
 def test_no_connection_is_left_behind(bench: DockerBench) -> None:
     def open_files() -> int:
         return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a count

@@ -124,9 +124,9 @@ def test_what_is_gone_cannot_be_started_renamed_or_connected(bench: Bench) -> No
 def test_removing_kills_and_takes_anonymous_volumes_but_never_a_named_one(bench: Bench) -> None:
     volume = bench.volume()
     mounts = (Mount(type="volume", target="/a", source=volume.name), Mount(type="volume", target="/b"))
-    before = {v.name for v in bench.engine.observe().volumes}
     running = bench.started(bench.step(mounts=mounts))
-    (anonymous,) = {v.name for v in bench.engine.observe().volumes} - before
+    anonymous = bench.anonymous_volume(running.name)
+    assert anonymous in {v.name for v in bench.engine.observe().volumes}
 
     bench.engine.remove(running.id)
 
