@@ -1,7 +1,7 @@
 """From what is wanted and what is observed to the steps for one app. A pure function, recomputed on every pass.
 
 Rules (their numbers are those of docs/reconciling.md):
- 1. All images of a release are there before anything of it is started or anything running is stopped. What the
+ 1. All images of a release are there before anything of it is created or anything running is stopped. What the
     release leaves as it last settled is repaired without waiting for the others.
  2. A replacement is created before the old container is stopped, and the old one is removed only once the new one is
     good. While the new one cannot run, the old one does.
@@ -338,7 +338,7 @@ class _Planning:
         if match.winner:
             container = match.winner.name
         else:
-            container, created = self._create(wanted, match, until)
+            container, created = self._create(wanted, match, after, until)
             after |= created
         dependencies, unmet = self._dependencies(wanted)
         held = until or unmet or ("all it needs is there" if self.steps.held(after | dependencies) else "")
@@ -367,15 +367,13 @@ class _Planning:
         subjects = (*(f"network {key}" for key in wanted.networks), *(f"volume {key}" for key in wanted.volumes))
         return _NONE.union(*(self.ready.get(subject, _NONE) for subject in subjects))
 
-    def _create(self, wanted: WantedService, match: Match, until: str) -> tuple[str, Ids]:
+    def _create(self, wanted: WantedService, match: Match, foundations: Ids, until: str) -> tuple[str, Ids]:
         create = self.wanted.create(wanted, match.image_id or "", match.shared)
         if match.spec is None:
-            # Its name carries the hash of a spec that is not known yet: this one is for people to read.
+            # A name carries the hash of a spec, which is not known before its image is there: this one is for people.
             create = replace(create, name=f"{self.wanted.naming.prefix}{self.wanted.name}-{wanted.name}-new")
-            until = until or "its image is there"
         dead = self.steps.of(Remove, previous_subject(wanted.name)) & {f"remove {create.name}"}
-        after = self._made(wanted) | dead
-        step = Step(create, wanted.name, match.spec or "", _why_created(wanted, match), after, until)
+        step = Step(create, wanted.name, match.spec or "", _why_created(wanted, match), foundations | dead, until)
         created = self.steps.add(step)
         connected = _NONE
         for endpoint in create.endpoints[1:]:

@@ -1,0 +1,70 @@
+"""Images that are not on the device, from a real registry: pulled, waited for, never in the way of what runs."""
+
+import contextlib
+from collections.abc import Iterator
+
+import docker
+import pytest
+
+from tests.e2e.device import Device, app, service
+from tests.e2e.host import TEST_IMAGE
+from tests.eventually import eventually
+from tests.registry import Registry, registry
+
+
+@pytest.fixture
+def shop() -> Iterator[Registry]:
+    with registry() as running:
+        yield running
+
+
+@contextlib.contextmanager
+def forgotten(device: Device, *images: str) -> Iterator[None]:
+    """The engine forgets what was pulled, once nobody makes it anew."""
+    try:
+        yield
+    finally:
+        device.kill()
+        device.host.sweep(device.label)
+        for image in images:
+            with contextlib.suppress(docker.errors.ImageNotFound):
+                device.host.api.remove_image(image)
+
+
+def test_an_absent_image_must_be_pulled_by_tag_and_by_digest(device: Device, shop: Registry) -> None:
+    by_tag, _ = shop.push(device.host.api, f"{TEST_IMAGE}:1")
+    _, by_digest = shop.push(device.host.api, f"{TEST_IMAGE}:2")
+    with forgotten(device, by_tag, by_digest):
+        device.start()
+        device.publish({"a": app(one=service(image=by_tag), two=service(image=by_digest))})
+        assert set(device.containers()) == {"a/one", "a/two"}
+        assert all(container["State"]["Running"] for container in device.containers().values())
+
+
+def test_what_runs_must_run_on_until_the_registry_is_back(device: Device, shop: Registry) -> None:
+    image, _ = shop.push(device.host.api, f"{TEST_IMAGE}:2")
+    with forgotten(device, image):
+        device.start()
+        device.publish({"a": app(one=service(), two=service())})
+        before = device.identities()
+        shop.stop()
+        device.cloud.publish({"a": app(one=service(image=image), two=service(environment={"A": "1"}))})
+        (failed,) = eventually(lambda: device.acks(verdict="failed"), 20, "the ack says that it fails")
+        assert (failed["app"], failed["service"], failed["code"]) == ("a", "one", "registry_unreachable")
+        assert failed["attempt"] == 1
+        assert failed["next_try_at"]
+        assert device.identities() == before, "nothing was stopped, and nothing half made lies about"
+        shop.start()
+        device.converge(60)
+        assert device.container("a/one")["Config"]["Image"].endswith(image.rpartition("/")[2])
+
+
+def test_an_image_that_does_not_exist_must_be_told_and_hold_up_no_other_app(device: Device, shop: Registry) -> None:
+    device.start()
+    missing = f"127.0.0.1:{shop.port}/never/was:1"
+    device.cloud.publish({"bad": app(one=service(image=missing)), "good": app(one=service())})
+    eventually(lambda: device.runs("good/one"), 20, "the other app runs")
+    (failed,) = eventually(lambda: device.acks(verdict="failed"), 20, "the ack says that it fails")
+    assert (failed["app"], failed["code"]) == ("bad", "no_such_image")
+    assert missing in failed["message"] or "never/was" in failed["message"]
+    assert "applied" not in [verdict for verdict, app_name in device.verdicts(failed["revision"]) if app_name is None]
