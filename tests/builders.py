@@ -20,7 +20,7 @@ from device_agent.model.image import normalise
 from device_agent.model.memory import Attempt
 from device_agent.model.observed import Container, Network, Observed, Status, Volume
 from device_agent.model.steps import Plan
-from device_agent.model.target import DEVICE, FLEET, Identity, Target, Version
+from device_agent.model.target import Identity, Target
 from device_agent.wire.target import read_target
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
