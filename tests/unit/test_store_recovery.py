@@ -251,6 +251,25 @@ def test_floor_alone_still_keeps_old_targets_out(folder: Path) -> None:
     assert memory.floors == {"fleet": floor(NEWEST)}
 
 
+def test_numbers_go_on_above_those_of_lost_commits(folder: Path) -> None:
+    """The floor tells that commits were lost, not how many: those that gave out numbers may be among them."""
+    open_store(folder, At()).close()
+    store = open_store(folder, At())
+    with store.transaction() as rows:
+        rows.put_target(AcceptedTarget(target(Version(1, 44)), NOW))
+    given = [store.reserve_sessions(100)]
+    with store.transaction() as rows:
+        rows.queue("ack", lambda seq: given.append(seq) or b"x")  # type: ignore[func-returns-value]
+    cut = folder.with_name("cut")
+    shutil.copytree(folder, cut)
+    store.close()
+    (cut / f"{DATABASE}-wal").unlink()
+    memory, (seq, session) = start(cut)
+    assert memory.recovered == "the database had lost commits"
+    assert session > given[0] + 100
+    assert seq > given[1]
+
+
 @pytest.mark.parametrize("year", [1970, 2016, 2026, 2036])
 def test_numbers_go_on_above_all_earlier_ones_after_a_loss_whatever_the_clock_says(folder: Path, year: int) -> None:
     before = start(folder)[1]
