@@ -15,7 +15,6 @@ from device_agent.model.compose_units import NotSupported, NotValid, integer, ki
 from device_agent.model.target import Json
 
 LARGEST_PORT = 65535
-VARIABLE_HINT = "variables are resolved when publishing: cloud-sim publish does it"
 
 APP_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 KEY_NAME = re.compile(r"[a-zA-Z0-9._-]+")
@@ -42,7 +41,7 @@ def image(value: Json) -> str:
     reference = text(value)
     if len(reference) <= _LONGEST_REFERENCE and _REFERENCE.fullmatch(reference):
         return reference
-    raise NotValid("not an image reference" + (f": {VARIABLE_HINT}" if "$" in reference else ""))
+    raise NotValid("not an image reference")
 
 
 def container_path(value: Json) -> str:

@@ -15,6 +15,7 @@ from device_agent.model.compose_units import NotSupported, NotValid, kind, strin
 from device_agent.model.errors import Problem
 from device_agent.model.target import Json
 
+VARIABLE_HINT = "variables are resolved when publishing: cloud-sim publish does it"
 UNSUPPORTED = "not supported by this version of device-agent"
 
 
@@ -77,10 +78,13 @@ class Place:
         self.notes.warnings.append(Problem(self.pointer(*more), message))
 
     def note(self, error: NotValid, *more: str | int) -> None:
+        where = (*more, *error.more)
         if isinstance(error, NotSupported):
-            self.unsupported(error.message, *more, *error.more)
+            self.unsupported(error.message, *where)
+        elif not where and isinstance(self.value, str) and "${" in self.value:
+            self.invalid(f"{error.message}; {VARIABLE_HINT}")
         else:
-            self.invalid(error.message, *more, *error.more)
+            self.invalid(error.message, *where)
 
     def object(self) -> dict[str, Json]:
         if not isinstance(self.value, dict):

@@ -366,11 +366,6 @@ def test_no_images(value: object) -> None:
         forms.image(value)
 
 
-def test_a_variable_in_an_image_gets_a_hint() -> None:
-    with pytest.raises(NotValid, match="cloud-sim publish"):
-        forms.image("nginx:${TAG}")
-
-
 @pytest.mark.parametrize(
     ("value", "expected"),
     [

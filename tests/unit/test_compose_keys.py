@@ -421,6 +421,15 @@ def test_wrong_values(key: str, value: Json, where: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("key", "value", "where"),
+    [("image", "nginx:${TAG}", ""), ("mem_limit", "${MEMORY:-64m}", ""), ("ports", ["${PORT}:80"], "/0")],
+)
+def test_a_variable_where_it_makes_a_value_wrong_gets_a_hint(key: str, value: Json, where: str) -> None:
+    _, problems = refused(app({"image": "api", key: value}))
+    assert HINT in problems[f"{SERVICE}/{key}{where}"]
+
+
+@pytest.mark.parametrize(
     ("key", "value", "where", "message"),
     [
         ("build", ".", "", "build on the device is not supported: publish an image"),
