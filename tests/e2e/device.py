@@ -185,7 +185,8 @@ class Device:
     def stop(self) -> int:
         """SIGTERM: the exit code. It must not take longer than an engine would wait."""
         assert self.process
-        self.process.send_signal(signal.SIGTERM)
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
         return self.process.wait(STOP_S)
 
     def cli(self, *arguments: str, stdin: bytes = b"", **settings: str) -> subprocess.CompletedProcess[bytes]:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from device_agent.wire import dsse
 from tests.broker import Mosquitto
-from tests.e2e.device import Device, Stranger, app, service
+from tests.e2e.device import Device, Stranger, app, service, stranger
 from tests.e2e.host import Host
 from tests.eventually import eventually
 
@@ -51,6 +51,8 @@ def settled(broker: Mosquitto, host: Host) -> Iterator[Device]:
         device.start()
         device.cloud.publish(GOOD, more={"revision": CURRENT, "release": "good"})
         eventually(lambda: device.acks(verdict="applied", app=None), 30, "the good target is applied")
+        state = stranger(broker)
+        eventually(lambda: state.retained(device.up("state")).get("converged"), 10, "the state tells so")
         yield device
 
 
