@@ -184,6 +184,21 @@ def test_an_exception_in_deliver_costs_a_connection_and_not_the_message(shared: 
         assert one.transport._thread.is_alive()
 
 
+def test_nothing_is_published_after_a_connection_was_given_up(shared: Mosquitto) -> None:
+    with device(plain(shared), pace=Pace(first=30)) as one:
+        one.expect(Connected)
+
+        def fails(event: TransportEvent) -> None:
+            one.deliver = one.events.put
+            raise RuntimeError("out of order")
+
+        one.deliver = fails
+        with Peer(shared) as cloud:
+            cloud.publish(TARGET, b"")
+        one.expect(Disconnected)
+        assert one.transport.publish(SESSION, b"{}", qos=1, retain=True) is None
+
+
 def test_sessions_and_will_that_fail_are_asked_again(shared: Mosquitto) -> None:
     events: queue.Queue[TransportEvent] = queue.Queue()
     answers: Iterator[Any] = iter([OSError("no space"), 7])

@@ -150,6 +150,13 @@ def test_the_threshold_counts_different_keys() -> None:
     assert open_envelope(sealed(MALLORY, BOB, ALICE), both) == BODY
 
 
+def test_one_signature_in_two_spellings_is_one_key() -> None:
+    envelope = sealed(ALICE)
+    (signature,) = envelope["signatures"]
+    envelope["signatures"].append({"keyid": keyid(BOB.public_key()), "sig": signature["sig"].rstrip("=")})
+    assert code(envelope, trusted(ALICE, BOB, threshold=2)) == "signature"
+
+
 @pytest.mark.parametrize("hint", ["", "nonsense", None, 1, [], {}, "bob"])
 def test_a_keyid_is_a_hint_only(hint: Any) -> None:
     envelope = sealed(ALICE)
