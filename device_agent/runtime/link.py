@@ -58,6 +58,8 @@ class Link:
     _state_seq: int = 0
     _state_at: float = 0.0
     _progress_at: dict[str, float] = field(default_factory=dict)
+    _trouble: tuple[str, str] | None = None
+    """The reason told last why there is no connection."""
 
     def start(self) -> None:
         self._reserve()
@@ -84,6 +86,7 @@ class Link:
     def connected(self, event: Connected, have: dict[str, Have | None]) -> None:
         log.info("connected", session=event.session)
         self.session = event.session
+        self._trouble = None
         self._window = max(1, min(WINDOW, event.receive_maximum - 2))
         self._forget_connection()
         self._reserve()
@@ -91,7 +94,11 @@ class Link:
         self._publish(self.topics.session, birth, None, retain=True)
 
     def disconnected(self, event: Disconnected) -> None:
-        log.warning("disconnected", code=event.code, why=event.message, retry_s=round(event.retry_s, 1))
+        # A broker that is away for a week is told once, not at every try.
+        news = (event.code, event.message) != self._trouble
+        self._trouble = (event.code, event.message)
+        level = log.warning if news else log.debug
+        level("disconnected", code=event.code, why=event.message, retry_s=round(event.retry_s, 1))
         self.session = None
         self._forget_connection()
         self._reserve()
