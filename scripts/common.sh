@@ -21,14 +21,26 @@ die() {
 have() { command -v "$1" >/dev/null 2>&1; }
 
 # step TEXT COMMAND...: prints TEXT, runs COMMAND with its output kept in a log, prints the time it took.
-# On failure: the end of the log, then one line.
+# On failure: the end of the log, then one line. COMMAND stops at its first error; so do not call this in a condition.
 step() {
-    local text=$1 log started=$SECONDS
+    local text=$1 log code started=$SECONDS
     shift
     log=$(mktemp)
     printf '%s ... ' "$text" >&2
-    if "$@" >"$log" 2>&1; then
-        printf 'done (%ss)\n' "$((SECONDS - started))" >&2
+    set +e
+    (
+        set -e
+        "$@"
+    ) >"$log" 2>&1
+    code=$?
+    set -e
+    end_step "$text" "$code" "$log" "$((SECONDS - started))"
+}
+
+end_step() {
+    local text=$1 code=$2 log=$3 seconds=$4
+    if [ "$code" = 0 ]; then
+        printf 'done (%ss)\n' "$seconds" >&2
         rm -f "$log"
     else
         printf 'FAILED\n' >&2
