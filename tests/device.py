@@ -21,6 +21,7 @@ from device_agent.model.observed import EngineEvent
 from device_agent.ports import Received
 from device_agent.runtime.agent import Agent, Options
 from device_agent.runtime.inbox import Event, Request, StopRequested
+from device_agent.runtime.intake import SETTLE_S
 from device_agent.wire.payload import DEFAULT_LIMITS, Limits
 from device_agent.wire.topics import DEFAULT_ROOT, Topics
 from tests.builders import IDENTITY, NAMING, NOW, OPEN, payload
@@ -150,7 +151,7 @@ class Device:
             inbox=self.inbox,
             beat=self._beat,
         )
-        self.agent.stopping.wait = lambda timeout=None: self.agent.stopping.is_set()  # type: ignore[method-assign]
+        self.agent.stopping.wait = self._no_time
         self.inbox.put(EngineEvent("stream", "open", ""))
         self.agent.start()
         if connect:
@@ -176,14 +177,18 @@ class Device:
     def settle(self) -> None:
         """Everything that can happen without time passing."""
         for _ in range(MOST_EVENTS):
-            while not self.inbox.empty():
-                self.agent.handle(self.inbox.get_nowait())
-            if self.agent.finished:
-                return
-            self.agent.tick()
-            if not self.jobs.run_one() and self.inbox.empty() and not self._due_now():
+            if not self.step():
                 return
         raise AssertionError(f"it never comes to rest: {self.fuse.calls[-40:]}")
+
+    def step(self) -> bool:
+        """What has arrived, and one job. False when there is nothing more to do now."""
+        while not self.inbox.empty():
+            self.agent.handle(self.inbox.get_nowait())
+        if self.agent.finished:
+            return False
+        self.agent.tick()
+        return self.jobs.run_one() or not self.inbox.empty() or self._due_now()
 
     def _due_now(self) -> bool:
         due = self.agent.next_due()
@@ -203,13 +208,18 @@ class Device:
         raise AssertionError(f"too much happens: {self.fuse.calls[-40:]}")
 
     def converge(self, most_s: float = 3600.0) -> None:
-        """Wait until the device says that it has converged and has nothing to tell."""
-        waited = 0.0
-        self.settle()
-        while not (self.agent.state().converged and not self.store.rows.outbox):
+        """Wait until the device says that it has converged, and has nothing to answer and nothing to tell."""
+        self.wait(SETTLE_S)
+        waited = SETTLE_S
+        while not self.at_rest:
             assert waited < most_s, f"not converged: {self.agent.state()}"
             self.wait(5.0)
             waited += 5.0
+
+    @property
+    def at_rest(self) -> bool:
+        told = not self.agent._changed and not self.store.rows.outbox
+        return self.agent.state().converged and told and not self.broker.unacknowledged
 
     # What arrives.
 
@@ -274,6 +284,10 @@ class Device:
     def _hear(self, event: EngineEvent, owner: str | None) -> None:
         if owner in (None, OWNER) and hasattr(self, "inbox"):
             self.inbox.put(event)
+
+    def _no_time(self, timeout: float | None = None) -> bool:
+        """What waits for a hiccup to pass does not wait here."""
+        return self.agent.stopping.is_set()
 
     def _beat(self) -> None:
         self.beats += 1

@@ -422,18 +422,24 @@ class Agent:
         """Everything that has come together, in one transaction."""
         if self._writes and self.clock.monotonic() >= self._write_at:
             try:
-                with self.store.transaction() as tx:
-                    for write in self._writes:
-                        write(tx)
+                self.commit()
             except StoreFull as full:
                 self.store_full(full)
-            else:
-                self._writes.clear()
-                self.store_ok()
         if not self._writes:
             tokens, self._tokens = self._tokens, []
             for token in tokens:
                 self._transport.acknowledge(token)
+
+    def commit(self, *more: Callable[[Transaction], None]) -> None:
+        """What has come together, and then `more`, in one transaction: nothing that came first is written after it.
+
+        Raises `StoreFull`; then what has come together is still to be written, and `more` is the caller's.
+        """
+        with self.store.transaction() as tx:
+            for write in (*self._writes, *more):
+                write(tx)
+        self._writes.clear()
+        self.store_ok()
 
     def state_changed(self) -> None:
         self._changed = True

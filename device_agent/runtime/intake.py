@@ -1,7 +1,8 @@
 """What arrives on the target topics: settled after a connection, judged, stored, and only then acknowledged.
 
 After every (re)connection the broker sends what it retains and what it queued. Only the highest version of each scope
-is evaluated, once both scopes have answered or a settle time has passed: three queued revisions are one change.
+is evaluated, once both scopes have answered or a settle time has passed: three queued revisions are one change. When
+it is refused, the next lower one is: it would have been taken, had the device been online.
 """
 
 from dataclasses import dataclass, field
@@ -85,18 +86,16 @@ class Intake:
                 self._decide(opened)
 
     def _judge(self, messages: list[Received]) -> None:
-        """The highest version of each scope; lower ones that came with it are only acknowledged."""
+        """The highest good version of each scope; lower ones that came with it are only acknowledged."""
         opened = [each for message in messages if (each := self._open(message))]
         for scope in sorted(SCOPES, key=lambda scope: scope != FLEET):
             of_scope = [each for each in opened if each.scope == scope]
-            if not of_scope:
-                continue
-            highest = max(of_scope, key=lambda each: each.target.version)
-            for each in of_scope:
-                if each is not highest and each.target.version < highest.target.version:
-                    self.agent.acknowledge(each.token)
-                else:
-                    self._decide(each)
+            settled: Version | None = None
+            for each in sorted(of_scope, key=lambda each: each.target.version, reverse=True):
+                if settled is not None and each.target.version < settled:
+                    self._acknowledge(each.token)
+                elif self._decide(each):
+                    settled = each.target.version
 
     def _open(self, message: Received) -> _Opened | None:
         scope = self.agent.options.topics.scope_of(message.topic) or FLEET
@@ -117,26 +116,29 @@ class Intake:
             return None
         return _Opened(target, body, scope, message.token)
 
-    def _decide(self, opened: _Opened) -> None:
+    def _decide(self, opened: _Opened) -> bool:
+        """False when it is refused and a lower version may still be good."""
         try:
             wanted = self.judge(opened)
         except Refused as refused:
+            stale = refused.code == "stale"
             key = (opened.scope, opened.target.version)
-            if refused.code == "stale" and key in self._told_stale:
+            if stale and key in self._told_stale:
                 self._acknowledge(opened.token)
-                return
-            if refused.code == "stale":
+                return True
+            if stale:
                 self._told_stale.add(key)
             self._refuse(transition(opened.target, "rejected"), refused, opened.scope, opened.token)
-            return
+            return stale
         if wanted is None:
             self._acknowledge(opened.token)
-            return
+            return True
         try:
             self._accept(opened, wanted)
         except StoreFull as full:
             self.agent.store_full(full)
             self.unstored.append(opened)
+        return True
 
     def apply(self, payload: bytes) -> tuple[str, Target]:
         """A target that did not come through the broker: `accepted` or `duplicate`. Raises `Refused`, `StoreFull`."""
@@ -192,11 +194,7 @@ class Intake:
         acks.append(
             transition(target, "accepted", warnings=(*wanted.warnings, *ignored_keys(opened.body))[:MOST_ERRORS])
         )
-        with agent.store.transaction() as tx:
-            tx.put_target(accepted)
-            for ack in acks:
-                agent.queue_ack(ack)(tx)
-        agent.store_ok()
+        agent.commit(lambda tx: tx.put_target(accepted), *(agent.queue_ack(ack) for ack in acks))
         log.info(
             "accepted", scope=target.scope, version=str(target.version), release=target.release, awaited=sorted(awaited)
         )
@@ -213,7 +211,7 @@ class Intake:
         self.agent.tell_ack(
             Ack(
                 "rejected",
-                ack.scope,
+                scope,
                 ack.version,
                 ack.digest,
                 ack.release,

@@ -1,0 +1,373 @@
+"""The owner loop over fakes: from a target to running containers and back, in order, and what overtakes what."""
+
+import json
+
+from cloud_sim.engine_parts import Behaviour
+from device_agent.model.errors import EngineError, Kind
+from device_agent.runtime.workers import PULL, STOP
+from tests.builders import app, payload, service
+from tests.device import OWNER, TOPICS, Device
+
+WEB = {"web": app(api=service())}
+WEB2 = {"web": app(api=service("api:2"))}
+ALL = ("api:1", "api:2", "db:1", "db:2")
+
+
+def online(*images: str) -> Device:
+    return Device(images=images or ALL).boot()
+
+
+def settled(apps=None, **keys) -> Device:
+    device = online()
+    device.publish(apps or WEB, **keys)
+    device.converge()
+    return device
+
+
+# A target in.
+
+
+def test_a_target_becomes_containers_and_is_answered_step_by_step():
+    device = settled(release="r1")
+    assert device.ups() == {"web/api"}
+    assert device.told() == ["accepted 1.1", "applying 1.1 web", "applied 1.1 web", "applied 1.1"]
+    assert {ack["release"] for ack in device.acks()} == {"r1"}
+    numbers = [ack["seq"] for ack in device.acks()]
+    assert numbers == sorted(set(numbers))
+    assert device.state()["converged"]
+    assert device.state()["apps"]["web"]["services"]["api"]["status"] == "running"
+
+
+def test_the_puback_is_sent_when_the_target_is_on_disk_and_not_before():
+    device = online()
+    device.wait(3)
+    device.fuse.reset()
+    device.publish(WEB)
+    assert device.fuse.calls.index("committed") < device.fuse.calls.index("puback")
+    device.store.full = True
+    device.publish(WEB2, revision=2)
+    device.wait(60)
+    assert len(device.pubacked()) == 1
+    assert device.ups() == {"web/api"}
+
+
+def test_acks_are_gone_from_the_outbox_only_when_the_broker_has_them():
+    device = online()
+    device.wait(3)
+    device.broker.hold_pubacks = True
+    device.publish(WEB)
+    device.wait(5)
+    assert device.store.rows.outbox
+    device.broker.disconnect()
+    device.broker.hold_pubacks = False
+    device.broker.connect()
+    device.converge()
+    assert sorted(set(device.told())) == sorted(["accepted 1.1", "applying 1.1 web", "applied 1.1 web", "applied 1.1"])
+    sequence = [ack["seq"] for ack in device.acks()]
+    assert sorted(set(sequence)) == list(range(min(sequence), max(sequence) + 1))
+
+
+def test_three_queued_revisions_are_one_change():
+    device = Device(images=ALL).boot()
+    for revision in (1, 3, 2):
+        device.broker.arrive(TOPICS.fleet_target, payload(WEB, revision=revision))
+    device.settle()
+    device.converge()
+    assert device.told() == ["accepted 1.3", "applying 1.3 web", "applied 1.3 web", "applied 1.3"]
+    assert len(device.pubacked()) == 3
+
+
+def test_both_scopes_answered_end_the_settle_time():
+    device = Device(images=ALL).boot()
+    device.broker.arrive(TOPICS.fleet_target, payload(WEB))
+    device.settle()
+    assert device.told() == []
+    device.broker.arrive(TOPICS.device_target, payload({"extra": app(db=service("db:1"))}, device="d1"))
+    device.settle()
+    assert "accepted 1.1" in device.told()
+    device.converge()
+    assert device.ups() == {"web/api", "extra/db"}
+
+
+def test_a_refused_newest_does_not_hide_the_newest_that_is_good():
+    device = Device(images=ALL).boot()
+    device.broker.arrive(TOPICS.fleet_target, payload(WEB, revision=1))
+    device.broker.arrive(TOPICS.fleet_target, payload({"web": app(api=service(build="."))}, revision=2))
+    device.converge()
+    assert device.ups() == {"web/api"}
+    assert device.told()[:2] == ["rejected 1.2 unsupported", "accepted 1.1"]
+
+
+def test_an_update_that_leaves_an_app_as_it_is_says_nothing_of_it():
+    device = settled({"web": app(api=service()), "db": app(db=service("db:1"))})
+    before = device.containers()["db/db"].id
+    device.publish({"web": app(api=service("api:2")), "db": app(db=service("db:1"))}, revision=2)
+    device.converge()
+    assert device.told()[-4:] == ["accepted 1.2", "applying 1.2 web", "applied 1.2 web", "applied 1.2"]
+    assert device.containers()["db/db"].id == before
+
+
+def test_only_another_release_name_is_applied_without_touching_anything():
+    device = settled(release="a")
+    before = device.containers()["web/api"]
+    device.publish(WEB, revision=2, release="b")
+    device.converge()
+    assert device.told()[-2:] == ["accepted 1.2", "applied 1.2"]
+    assert device.containers()["web/api"] is before
+
+
+def test_a_newer_target_overtakes_one_that_cannot_be_reached():
+    device = settled()
+    device.publish({"web": app(api=service("nowhere:1"))}, revision=2)
+    device.wait(20)
+    assert "failed 1.2 web api no_such_image" in device.told()
+    device.publish(WEB2, revision=3)
+    device.converge()
+    assert device.told()[-5:] == [
+        "superseded 1.2",
+        "accepted 1.3",
+        "applying 1.3 web",
+        "applied 1.3 web",
+        "applied 1.3",
+    ]
+
+
+def test_a_newer_target_cancels_a_pull_that_nobody_needs_any_more():
+    device = settled()
+    device.world.offer_image("big:1")
+    device.jobs.held.add(PULL)
+    device.publish({"web": app(api=service("big:1"))}, revision=2)
+    device.wait(5)
+    assert len(device.agent.reconciler.pulls) == 1
+    device.publish(WEB2, revision=3)
+    device.converge()
+    device.jobs.held.clear()
+    device.settle()
+    assert device.agent.reconciler.pulls == {}
+    assert "docker.io/library/big:1" not in device.world.images
+
+
+def test_the_device_target_lies_over_the_fleets():
+    device = settled({"web": app(api=service()), "db": app(db=service("db:1"))})
+    extended = {"x-extends": "fleet", "services": {"api": {"environment": {"A": "1"}}}}
+    device.publish({"web": extended, "db": None}, device="d1")
+    device.converge()
+    assert device.ups() == {"web/api"}
+    assert device.containers()["web/api"].made.service.environment == {"A": "1"}
+    assert device.containers()["web/api"].labels["device-agent.revision"] == "device:1.1"
+    assert [ack["scope"] for ack in device.acks()[-1:]] == ["device"]
+
+
+# Drift.
+
+
+def test_a_container_removed_by_hand_comes_back_and_is_told():
+    device = settled()
+    device.world.rm(device.containers()["web/api"].id)
+    device.wait(1)
+    assert device.ups() == {"web/api"}
+    assert device.events() == ["drift"]
+    assert device.told()[-1] == "applied 1.1"
+
+
+def test_a_container_stopped_by_hand_is_started_again():
+    device = settled()
+    container = device.containers()["web/api"]
+    device.engine.stop(container.id, 1)
+    device.wait(10)
+    assert device.ups() == {"web/api"}
+    assert device.containers()["web/api"].id == container.id
+
+
+def test_a_volume_outlives_its_app():
+    stored = {"web": app({"volumes": {"data": {}}}, api=service(volumes=["data:/d"]))}
+    device = settled(stored)
+    device.publish({"db": app(db=service("db:1"))}, revision=2)
+    device.converge()
+    assert device.ups() == {"db/db"}
+    assert "web_data" in device.world.volumes
+    assert device.state()["orphans"]["volumes"] == ["web_data"]
+
+
+def test_a_crash_loop_is_told_once_with_its_last_lines():
+    device = online()
+    device.world.add_image("bad:1", behaviour=Behaviour(exit_code=3, output="no config\n"))
+    device.publish({"web": app(api=service("bad:1"))})
+    device.wait(120)
+    (event,) = [json.loads(sent.payload) for sent in device.broker.on(TOPICS.event)]
+    assert (event["event"], event["exit_code"], event["log"]) == ("crash_loop", 3, "no config\n")
+    told = device.state()["apps"]["web"]["services"]["api"]
+    assert (told["status"], told["reason"]["code"]) == ("restarting", "crash_loop")
+    assert "no config" in told["reason"]["message"]
+    assert device.told().count("failed 1.1 web api crash_loop") == 1
+
+
+def test_a_quiet_device_does_nothing_but_a_slow_check():
+    device = settled()
+    device.wait(60)
+    device.fuse.reset()
+    device.wait(3600)
+    assert set(device.fuse.calls) == {"observe", "observe.done"}
+    assert len(device.fuse.calls) <= 2 * 7
+
+
+# The engine.
+
+
+def test_an_engine_that_is_away_is_waited_for_and_nothing_is_concluded():
+    device = settled()
+    device.world.away = True
+    device.publish(WEB2, revision=2)
+    device.wait(60)
+    assert device.told()[-1] == "accepted 1.2"
+    assert device.state()["engine"]["status"] == "away"
+    assert not device.state()["converged"]
+    assert device.ups() == {"web/api"}
+    device.world.away = False
+    device.converge()
+    assert device.told()[-1] == "applied 1.2"
+    assert device.store.rows.attempts == {}
+
+
+def test_an_engine_that_goes_away_in_the_middle_of_a_replacement():
+    device = settled()
+    seen = []
+
+    def away_after_the_stop(name):
+        if name == "stop":
+            seen.append(name)
+            device.world.away = True
+
+    device.trouble = away_after_the_stop
+    device.publish(WEB2, revision=2)
+    device.wait(10)
+    assert seen == ["stop"]
+    device.trouble = lambda _name: None
+    device.world.away = False
+    device.converge()
+    assert device.containers()["web/api"].made.image == "api:2"
+
+
+def test_a_hiccup_of_a_call_is_no_failure():
+    device = online()
+    left = [2]
+
+    def hiccup(name):
+        if name == "create" and left[0]:
+            left[0] -= 1
+            raise EngineError("engine", "500", Kind.TEMPORARY)
+
+    device.trouble = hiccup
+    device.publish(WEB)
+    device.converge()
+    assert device.told() == ["accepted 1.1", "applying 1.1 web", "applied 1.1 web", "applied 1.1"]
+
+
+def test_a_replacement_that_cannot_start_leaves_the_old_one_running_and_is_retried_for_ever():
+    device = settled()
+    old = device.containers()["web/api"].id
+    device.world.add_image("bad:1", behaviour=Behaviour(start_error=("bad_command", Kind.TARGET)))
+    device.publish({"web": app(api=service("bad:1"))}, revision=2)
+    device.wait(3600)
+    assert old in device.world.containers
+    assert device.world.containers[old].up
+    assert device.told().count("failed 1.2 web api bad_command") == 1
+    reason = device.state()["apps"]["web"]["services"]["api"]["reason"]
+    assert reason["code"] == "bad_command"
+    assert reason["attempt"] > 5
+    device.world.behaviours[device.world.images["docker.io/library/bad:1"]] = Behaviour()
+    device.converge()
+    assert device.containers()["web/api"].made.image == "bad:1"
+    assert device.told()[-1] == "applied 1.2"
+
+
+# One app never holds back another.
+
+
+def test_a_missing_image_of_one_app_delays_no_other():
+    device = online()
+    device.publish({"bad": app(api=service("nowhere:1")), "web": app(api=service())})
+    device.wait(5)
+    assert device.ups() == {"web/api"}
+    assert "applied 1.1 web" in device.told()
+    assert "applied 1.1" not in device.told()
+
+
+def test_a_slow_stop_of_one_app_delays_no_other():
+    device = settled({"slow": app(api=service()), "web": app(db=service("db:1"))})
+    device.jobs.held.add(STOP)
+    device.publish(
+        {"slow": app(api=service("api:2")), "web": app(db=service("db:1"), more=service("db:2"))}, revision=2
+    )
+    device.wait(30)
+    assert device.ups() == {"slow/api", "web/db", "web/more"}
+    assert "applied 1.2 web" in device.told()
+    device.jobs.held.clear()
+    device.converge()
+    assert device.containers()["slow/api"].made.image == "api:2"
+
+
+def test_a_crash_loop_of_one_app_delays_no_other():
+    device = online()
+    device.world.add_image("bad:1", behaviour=Behaviour(exit_code=1))
+    device.publish({"bad": app(api=service("bad:1")), "web": app(api=service())})
+    device.wait(30)
+    assert "applied 1.1 web" in device.told()
+
+
+# What is not ours.
+
+
+def test_foreign_objects_with_confusable_names_are_never_touched():
+    device = online()
+    names = ("web-api", "web-api-123456", "web_api_1")
+    ids = [device.world.add_foreign(name) for name in names]
+    labels = {"device-agent.device": "plant7/d2", "device-agent.app": "web", "device-agent.service": "api"}
+    ids.append(device.world.add_foreign("neighbour", labels=labels))
+    device.world.add_network("web_default2")
+    device.world.add_volume("web_data")
+    device.publish({"web": app(api=service(networks=["default"]))})
+    device.converge()
+    device.publish({}, revision=2, allow_empty=True)
+    device.converge()
+    assert [device.world.containers[id_].up for id_ in ids] == [True] * 4
+    assert "web_default2" in {network.name for network in device.world.networks.values()}
+    assert "web_data" in device.world.volumes
+    assert not [c for c in device.world.containers.values() if c.owned_by(OWNER)]
+
+
+def test_a_container_that_has_the_name_is_reported_and_left():
+    device = settled()
+    name = device.containers()["web/api"].name
+    device.publish({}, revision=2, allow_empty=True)
+    device.converge()
+    foreign = device.world.add_foreign(name)
+    device.publish(WEB, revision=3)
+    device.wait(60)
+    assert device.state()["apps"]["web"]["services"]["api"]["reason"]["code"] == "name_in_use"
+    assert device.world.containers[foreign].up
+    device.world.rm(foreign)
+    device.converge()
+    assert device.ups() == {"web/api"}
+
+
+def test_a_newer_target_at_any_moment_of_an_apply_is_the_one_that_stays():
+    both = {"web": app(api=service()), "bad": app(api=service("nowhere:1"))}
+    for moment in range(40):
+        device = online()
+        device.wait(3)
+        device.broker.arrive(TOPICS.fleet_target, payload(both))
+        for _ in range(moment):
+            device.step()
+        device.jobs.run_one()
+        device.broker.arrive(TOPICS.fleet_target, payload(WEB2, revision=2))
+        device.wait(30)
+        assert device.store.rows.targets["fleet"].target.version == (1, 2), moment
+        device.converge()
+        numbers = [ack["seq"] for ack in device.acks()]
+        assert numbers == sorted(numbers)
+        told = device.told()
+        assert not [ack for ack in told[told.index("accepted 1.2") :] if " 1.1" in ack], f"{moment}: {told}"
+        device.cut_power()
+        device.boot().converge()
+        assert device.containers()["web/api"].made.image == "api:2"
