@@ -172,6 +172,11 @@ def test_no_restart(value: object) -> None:
         forms.restart(value)
 
 
+def test_a_bare_no_is_told_to_be_quoted() -> None:
+    with pytest.raises(NotValid, match='write "no" in quotes'):
+        forms.restart(value=False)
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
