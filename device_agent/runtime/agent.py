@@ -119,6 +119,8 @@ class Agent:
         self._beat = beat
         self._beat_at = 0.0
         self._writes: list[Callable[[Transaction], None]] = []
+        self._chores: list[Callable[[], None]] = []
+        """What else the store has to do, after `_writes`: tried again like them while the disk is full."""
         self._write_at = 0.0
         self._tokens: list[object] = []
         """PUBACKs to send when `_writes` are on disk."""
@@ -191,7 +193,7 @@ class Agent:
 
     def next_due(self) -> float | None:
         times = [self.reconciler.next_due(), self.intake.settle_at, self._stop_at]
-        if self._writes:
+        if self._writes or self._chores:
             times.append(self._write_at)
         if self._changed or self.intake.unstored:
             times.append(max(self.link.state_due(), self._write_at if self.intake.unstored else 0.0))
@@ -324,8 +326,8 @@ class Agent:
         self._tell_all(acks)
         for accepted in changed:
             self._write(lambda tx, accepted=accepted: tx.put_target(accepted))  # type: ignore[misc]
+        self._chores.append(lambda: self.store.remember_good(self.rollout.applied))
         self.flush()
-        self.store.remember_good(self.rollout.applied)
 
     def _raise_floors(self, observed: Observed) -> None:
         """The labels of what runs are a lower bound, should database and sidecar both be lost."""
@@ -335,8 +337,8 @@ class Agent:
                 continue
             scope, version = told
             if scope not in self.floors or self.floors[scope].version < version:
-                self.floors[scope] = Floor(version)
-                self.store.raise_floor(scope, self.floors[scope])
+                floor = self.floors[scope] = Floor(version)
+                self._chores.append(lambda scope=scope, floor=floor: self.store.raise_floor(scope, floor))  # type: ignore[misc]
                 self.reconciler.unknown = unknown_scopes(self.floors, self.rollout.targets)
 
     def _settled(self) -> dict[str, Mapping[str, str]]:
@@ -420,9 +422,14 @@ class Agent:
 
     def flush(self) -> None:
         """Everything that has come together, in one transaction."""
-        if self._writes and self.clock.monotonic() >= self._write_at:
+        if (self._writes or self._chores) and self.may_write:
             try:
-                self.commit()
+                if self._writes:
+                    self.commit()
+                while self._chores:
+                    self._chores[0]()
+                    del self._chores[0]
+                self.store_ok()
             except StoreFull as full:
                 self.store_full(full)
         if not self._writes:

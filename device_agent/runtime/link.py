@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from device_agent.model.errors import Refused
+from device_agent.model.errors import Refused, StoreFull
 from device_agent.model.report import Have, State
 from device_agent.ports import Clock, Connected, Disconnected, Published, PullProgress, Store, Transport, Will
 from device_agent.runtime.inbox import Put
@@ -46,6 +46,7 @@ class Link:
     """Of the connection that stands; None while there is none."""
     _window: int = WINDOW
     _free_sessions: deque[int] = field(default_factory=deque)
+    _last_session: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _waiting: dict[int, int | None] = field(default_factory=dict)
     """Handle → outbox row, or None for a state or birth."""
@@ -71,17 +72,25 @@ class Link:
         return Will(self.topics.session, encode_will(self.topics.device, session), WILL_DELAY_S)
 
     def _next_session(self) -> int:
-        """Called from the network thread: only numbers that are on disk as used are given out."""
+        """Called from the network thread: a number that is on disk as used, while the disk takes any."""
         with self._lock:
-            return self._free_sessions.popleft()
+            self._last_session = self._free_sessions.popleft() if self._free_sessions else self._last_session + 1
+            return self._last_session
 
     def _reserve(self) -> None:
         with self._lock:
-            low = len(self._free_sessions) < _SESSIONS // 2
-        if low:
+            if len(self._free_sessions) >= _SESSIONS // 2:
+                return
+        try:
             first = self.store.reserve_sessions(_SESSIONS)
+        except StoreFull as full:
+            log.warning("session numbers are not on disk", why=str(full))
             with self._lock:
-                self._free_sessions.extend(range(first, first + _SESSIONS))
+                # As a store that lost its numbers does: none was ever as high as the time of day in seconds.
+                self._last_session = self._last_session or int(self.clock.now().timestamp())
+            return
+        with self._lock:
+            self._free_sessions.extend(range(max(first, self._last_session + 1), first + _SESSIONS))
 
     def connected(self, event: Connected, have: dict[str, Have | None]) -> None:
         log.info("connected", session=event.session)

@@ -22,7 +22,7 @@ from device_agent.core.planner import image_subject, plan_app, plan_removal
 from device_agent.model.errors import Cancelled, EngineAway, EngineError, Kind
 from device_agent.model.memory import Attempt
 from device_agent.model.observed import EngineEvent, Observed
-from device_agent.model.steps import Plan, Pull, Step
+from device_agent.model.steps import Plan, Pull, Remove, Step
 from device_agent.ports import Clock, Engine
 from device_agent.runtime.execute import delay_s, execute, lane
 from device_agent.runtime.inbox import Looked, PullEnded, Put, StepEnded
@@ -126,15 +126,17 @@ class Reconciler:
             run.draining = True
 
     def next_due(self) -> float | None:
-        """Monotonic time of the next thing to do by itself."""
+        """Monotonic time of the next thing to do by itself; None while a look is on its way: its end is an event."""
+        if self.stopped or self._look.flying:
+            return None
         times = [self._deep_at]
-        if self._look.at is not None and not self._look.flying:
+        if self._look.at is not None:
             times.append(self._look.at)
         now, wall = self.clock.monotonic(), self.clock.now()
         for attempt in self._not_yet_due():
             left = (attempt.next_at - wall).total_seconds()
             times.append(now + (left if 0 <= left <= CAP_S else 0.0))
-        return min(times) if not self.stopped else None
+        return min(times)
 
     def tick(self) -> None:
         """Look when it is time to."""
@@ -230,7 +232,7 @@ class Reconciler:
     def _forget_what_is_over(self) -> None:
         """An attempt is over when nothing of it is planned any more and its next time has passed: its probation."""
         now = self.clock.now()
-        active = {(plan.app, step.subject) for plan in self.plans.values() for step in plan.steps}
+        active = {(plan.app, step.subject) for plan in self.plans.values() for step in plan.steps if not _kept(step)}
         active |= {("", s.subject) for plan in self.plans.values() for s in plan.steps if isinstance(s.action, Pull)}
         for key, attempt in list(self.rows.items()):
             if key not in active and attempt.app not in self.runs and due(attempt, now):
@@ -360,3 +362,8 @@ class Reconciler:
     @property
     def busy(self) -> bool:
         return any(run.flying for run in self.runs.values())
+
+
+def _kept(step: Step) -> bool:
+    """What was replaced is kept until its replacement is good: nothing is being tried with it."""
+    return isinstance(step.action, Remove) and bool(step.until)
