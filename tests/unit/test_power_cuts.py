@@ -1,0 +1,133 @@
+"""The power is cut at every call of every port, before and after it takes effect, in the middle of each kind of change.
+
+Enumerated, not sampled: what is lost between two lines is found at that line, every time.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.builders import app, everything, service, target
+from tests.device import OWNER, Device, PowerCut
+from tests.property.strategies import shortcomings
+
+CHECK = {"test": ["CMD", "true"]}
+KEPT = service("kept:1")
+
+
+@dataclass(frozen=True)
+class Change:
+    """From one target to another. `kept` stays the same container whatever happens."""
+
+    before: Any
+    after: Any
+    images: tuple[str, ...] = ("api:1", "api:2", "db:1", "kept:1")
+
+
+CHANGES = {
+    "install": Change(
+        {},
+        {"web": app({"volumes": {"data": {}}}, api=service(networks=["default"], volumes=["data:/d"]), db=service("db:1"))},
+    ),
+    "install with a pull": Change({}, {"web": app(api=service("pulled:1"))}),
+    "update": Change(
+        {"web": app(api=service(healthcheck=CHECK), kept=KEPT)},
+        {"web": app(api=service("api:2", healthcheck=CHECK), kept=KEPT)},
+    ),
+    "network": Change(
+        {"web": app(api=service(networks=["default"]), kept=KEPT)},
+        {"web": app({"networks": {"default": {"internal": True}}}, api=service(networks=["default"]), kept=KEPT)},
+    ),
+    "ports swapped": Change(
+        {"web": app(api=service(ports=["80:80"]), db=service("db:1", ports=["81:81"]), kept=KEPT)},
+        {"web": app(api=service(ports=["81:80"]), db=service("db:1", ports=["80:81"]), kept=KEPT)},
+    ),
+    "removal": Change(
+        {"web": app(kept=KEPT), "gone": app(api=service(networks=["default"], depends_on=["db"]), db=service("db:1"))},
+        {"web": app(kept=KEPT)},
+    ),
+}
+
+
+def prepared(change: Change) -> Device:
+    device = Device(images=change.images).boot()
+    device.world.offer_image("pulled:1")
+    if change.before:
+        device.publish(change.before)
+    device.converge()
+    device.wait(20)
+    device.fuse.reset()
+    return device
+
+
+def carried_out(device: Device, change: Change) -> None:
+    device.publish(change.after, revision=2)
+    device.converge()
+
+
+def calls_of(change: Change) -> int:
+    device = prepared(change)
+    carried_out(device, change)
+    return len(device.fuse.calls)
+
+
+def powered(device: Device, at: int, work: Callable[[], Any]) -> str | None:
+    """The call at which the power went, or None when it was all over before."""
+    device.fuse.reset(at)
+    try:
+        work()
+    except PowerCut as cut:
+        return str(cut)
+    finally:
+        device.fuse.reset()
+    return None
+
+
+def check_promises(device: Device, change: Change, where: str) -> None:
+    """What holds in the very moment of the cut."""
+    stored = device.store.rows.targets["fleet"].target.version.revision if "fleet" in device.store.rows.targets else 0
+    assert stored >= (1 if change.before else 0), where
+    acknowledged = len(device.pubacked()) - (1 if change.before else 0)
+    assert stored == 2 or not acknowledged, f"{where}: acknowledged, and not on disk"
+    assert stored == 2 or "accepted 1.2" not in device.told(), where
+    for name in change.before.get("web", {}).get("services", {}):
+        assert [c for c in device.world.containers.values() if (c.app, c.service) == ("web", name)], f"{where}: {name}"
+
+
+def check_outcome(device: Device, change: Change, where: str) -> None:
+    assert device.store.rows.targets["fleet"].target.version == (1, 2), where
+    wanted = everything(target(change.after, revision=2))
+    for one in wanted.apps.values():
+        assert shortcomings(one, device.world) == [], where
+    device.containers()  # no doubles
+    assert {c.app for c in device.world.containers.values() if c.owned_by(OWNER)} == set(change.after), where
+    told = device.told()
+    assert "accepted 1.2" in told, where
+    assert told[-1] == "applied 1.2", f"{where}: {told}"
+    numbers = [ack["seq"] for ack in device.acks()]
+    assert {n for n in numbers} >= set(range(min(numbers), max(numbers) + 1)), f"{where}: an ack is missing"
+
+
+@pytest.mark.parametrize("world_too", [False, True], ids=["the agent", "the machine"])
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_power_cut_at_every_call(change, world_too):
+    total = calls_of(change)
+    assert total > 20
+    for number in range(1, total + 1):
+        device = prepared(change)
+        kept = [c.id for name, c in device.containers().items() if name.endswith("/kept")]
+        where = powered(device, number, lambda d=device: carried_out(d, change))
+        assert where, f"call {number} of {total} was never made"
+        where = f"call {number}: {where}"
+        check_promises(device, change, where)
+        device.cut_power(world_too=world_too)
+        again = powered(device, number * 7 % 19 + 1, lambda d=device: d.boot().converge())
+        if again:
+            where = f"{where}, then {again}"
+            check_promises(device, change, where)
+            device.cut_power(world_too=world_too)
+        device.boot().converge()
+        check_outcome(device, change, where)
+        assert [c.id for name, c in device.containers().items() if name.endswith("/kept")] == kept, where
