@@ -1,53 +1,51 @@
-"""A registry of one's own on loopback: Debian's docker-registry (the distribution project's), as a process.
+"""A registry of one's own on loopback: the distribution project's, in a container.
 
-Engines talk plain HTTP to registries on 127.0.0.0/8.
+The image is `REGISTRY_IMAGE` (default `registry:2`). Engines talk plain HTTP to registries on 127.0.0.0/8.
 """
 
 import contextlib
+import os
 import secrets
 import socket
-import subprocess
-import tempfile
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
+
+# Read when testcontainers is imported.
+os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
 
 import docker
+from testcontainers.core.container import DockerContainer
 
 from tests.eventually import eventually
 
-PROGRAM = "docker-registry"
 READY_S = 15.0
-
-_CONFIG = """\
-version: 0.1
-log: {{level: error}}
-storage:
-  filesystem: {{rootdirectory: {folder}}}
-  delete: {{enabled: true}}
-http: {{addr: "127.0.0.1:{port}"}}
-"""
+_PORT = 5000
 
 
 class Registry:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self) -> None:
+        # A port of ours: one that the engine chooses would be another one after a restart.
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = int(free.getsockname()[1])
-        self._config = folder / "config.yml"
-        self._config.write_text(_CONFIG.format(folder=folder / "data", port=self.port))
-        self._process: subprocess.Popen[bytes] | None = None
+        image = os.environ.get("REGISTRY_IMAGE", "registry:2")
+        self._container = DockerContainer(image).with_bind_ports(_PORT, self.port)
+
+    def open(self) -> None:
+        self._container.start()
+        self._wait()
 
     def start(self) -> None:
-        self._process = subprocess.Popen(
-            [PROGRAM, "serve", str(self._config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        eventually(self._answers, READY_S, "the registry answers")
+        self._container.get_wrapped_container().start()
+        self._wait()
 
     def stop(self) -> None:
-        if self._process:
-            self._process.kill()
-            self._process.wait(10)
-            self._process = None
+        self._container.get_wrapped_container().stop(timeout=1)
+
+    def close(self) -> None:
+        self._container.stop()
+
+    def _wait(self) -> None:
+        eventually(self._answers, READY_S, "the registry answers")
 
     def _answers(self) -> bool:
         with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{self.port}/v2/", timeout=1):
@@ -71,10 +69,9 @@ class Registry:
 @contextlib.contextmanager
 def registry() -> Iterator[Registry]:
     """Started. The images pulled from it are the test's to remove."""
-    with tempfile.TemporaryDirectory(prefix="registry-") as folder:
-        running = Registry(Path(folder))
-        running.start()
-        try:
-            yield running
-        finally:
-            running.stop()
+    running = Registry()
+    try:
+        running.open()
+        yield running
+    finally:
+        running.close()
