@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -165,7 +165,7 @@ class Device:
     def start_offline(self, **settings: str) -> None:
         """Until it answers local people: there may be no broker."""
         self.launch(**settings)
-        self.until(lambda: self.cli("status", "--json").returncode == 0, READY_S, "the agent answers")
+        self.until((self.folder / "control.sock").exists, READY_S, "the agent listens to local people")
 
     def until(self, check: Callable[[], Any], timeout: float, what: str) -> Any:
         """`eventually`, but an agent that ends meanwhile is told at once."""
@@ -188,6 +188,16 @@ class Device:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait(STOP_S)
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """SIGSTOP, and SIGCONT at the end."""
+        assert self.process
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
 
     def cli(self, *arguments: str, stdin: bytes = b"", **settings: str) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(

@@ -57,9 +57,21 @@ class Host:
 
     # Meddling: as a stranger, with labels of the tests' own.
 
-    def run(self, name: str, *, image: str = f"{TEST_IMAGE}:1", labels: dict[str, str] | None = None, **more: Any) -> str:
-        config = self.api.create_host_config(init=True, **more)
-        made = self.api.create_container(image, name=name, labels={MARK: self.mark, **(labels or {})}, host_config=config)
+    def run(
+        self,
+        name: str,
+        *,
+        labels: dict[str, str] | None = None,
+        ports: list[int] | None = None,
+        port_bindings: dict[int, tuple[str, int]] | None = None,
+    ) -> str:
+        made = self.api.create_container(
+            f"{TEST_IMAGE}:1",
+            name=name,
+            labels={MARK: self.mark, **(labels or {})},
+            ports=ports,
+            host_config=self.api.create_host_config(init=True, port_bindings=port_bindings or {}),
+        )
         self.api.start(made["Id"])
         return str(made["Id"])
 

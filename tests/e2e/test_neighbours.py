@@ -1,10 +1,10 @@
 """Scenario 6: only its own. Two agents on one engine, and strangers whose names look like the agent's own."""
 
-import json
 from collections.abc import Callable
 from typing import Any
 
-from tests.e2e.device import PROGRAM, Device, app, service
+from tests.broker import free_ports
+from tests.e2e.device import Device, app, service
 from tests.e2e.host import Host
 
 Identities = dict[str, Any]
@@ -96,23 +96,40 @@ def test_strangers_with_confusable_names_must_stay_through_install_change_and_re
             host.api.remove_volume(volume)
 
 
-def test_a_stranger_in_the_way_must_be_told_and_not_touched(device: Device, host: Host) -> None:
-    name = f"{device.prefix}the-name"
-    stranger = host.run(name)
+def test_a_stranger_in_the_way_must_be_told_and_not_touched(device: Device, host: Host, mark: str) -> None:
+    (port,) = free_ports(1)
+    stranger = host.run(f"{mark}-stranger", ports=[80], port_bindings={80: ("127.0.0.1", port)})
     try:
-        before = host.identity(stranger)
+        before = everything(host, mark)
         device.start()
-        device.cloud.publish({"web": app(api=service(container_name="the-name")), "log": app(sink=service())})
+        device.cloud.publish({"web": app(api=service(ports=[f"127.0.0.1:{port}:80"])), "log": app(sink=service())})
         failed = device.cloud.wait_for_ack(device.id, verdict="failed", app="web", timeout=30).body
-        assert name in str(failed["message"])
-        assert host.identity(stranger) == before
-        # What is not in its way does not wait for it.
+        assert (failed["service"], failed["code"]) == ("api", "port_in_use")
+        assert str(port) in str(failed["message"])
+        # What it is not in the way of does not wait.
         device.cloud.wait_for_ack(device.id, verdict="applied", app="log", timeout=30)
+        assert everything(host, mark) == before
     finally:
         host.remove(stranger)
     # The cause is gone: it converges by itself.
     device.converge()
-    assert device.container("web/api")["Name"] == f"/{name}"
+    assert device.container("web/api")["State"]["Running"]
+
+
+def test_a_strangers_network_of_the_same_name_must_be_told_and_not_used(device: Device, host: Host, mark: str) -> None:
+    network = host.make_network(f"{device.prefix}web_default")
+    try:
+        before = everything(host, mark)
+        device.start()
+        device.cloud.publish({"web": app(api=service())})
+        failed = device.cloud.wait_for_ack(device.id, verdict="failed", app="web", timeout=30).body
+        assert f"{device.prefix}web_default" in str(failed["message"])
+        assert everything(host, mark) == before
+        assert device.identities() == {}
+    finally:
+        host.api.remove_network(network)
+    device.converge(75)
+    assert device.container("web/api")["State"]["Running"]
 
 
 def test_a_second_agent_on_the_same_data_folder_must_exit_with_a_line_that_says_so(device: Device) -> None:
@@ -126,7 +143,6 @@ def test_a_second_agent_on_the_same_data_folder_must_exit_with_a_line_that_says_
     (line,) = second.stderr.decode().splitlines()
     assert "another agent" in line
     assert str(device.data) in line
-    assert PROGRAM
     assert device.status()["connected"] is True
     assert device.identities() == before
-    assert json.loads(device.cli("status", "--json").stdout)["converged"] is True
+    assert device.status()["converged"] is True
