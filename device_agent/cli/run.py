@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 import structlog
+import tenacity
 
 from device_agent import __version__
 from device_agent.adapters.broker import Pace, Wants
@@ -21,6 +22,7 @@ from device_agent.cli.logs import configure_logs
 from device_agent.cli.options import agent_options
 from device_agent.cli.settings import BadSetting, Settings, load
 from device_agent.model.errors import StoreBroken, StoreFull
+from device_agent.ports import Clock, Store
 from device_agent.runtime.agent import Agent, Died
 from device_agent.runtime.inbox import Event, Request, StopRequested, ThreadDied
 from device_agent.runtime.watch import watch
@@ -28,6 +30,8 @@ from device_agent.runtime.workers import CALL, PULL, STOP, ThreadWorkers
 
 LANES = {CALL: 8, STOP: 32, PULL: 3}
 """Engine calls at once. Stops wait for applications and cost nothing meanwhile; pulls share one line."""
+LOCKED_S = 3.0
+"""How long another process may have the data folder before it is called another agent."""
 HEARTBEAT = "heartbeat"
 """Beside the control socket, on tmpfs: its age is the agent's health."""
 
@@ -45,7 +49,7 @@ def run() -> int:
     configure_logs(settings.log_level, settings.log_format)
     clock = SystemClock()
     try:
-        store = open_store(settings.data_dir, clock)
+        store = _open_patiently(settings.data_dir, clock)
     except StoreLocked:
         print(f"device-agent: another agent runs on {settings.data_dir}", file=sys.stderr)
         return 1
@@ -80,6 +84,17 @@ def run() -> int:
         control.close()
     log.info("stopped")
     return 0
+
+
+def _open_patiently(data_dir: Path, clock: Clock) -> Store:
+    """A command that found no agent has the database for a moment itself: that is no second agent."""
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(StoreLocked),
+        stop=tenacity.stop_after_delay(LOCKED_S),
+        wait=tenacity.wait_fixed(0.1),
+        reraise=True,
+    )
+    return retrying(open_store, data_dir, clock)
 
 
 def _transport(settings: Settings) -> MqttTransport:
