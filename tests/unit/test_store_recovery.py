@@ -251,12 +251,13 @@ def test_floor_alone_still_keeps_old_targets_out(folder: Path) -> None:
     assert memory.floors == {"fleet": floor(NEWEST)}
 
 
-def test_numbers_go_on_above_those_of_lost_commits(folder: Path) -> None:
+def test_lost_commits_cost_neither_the_last_good_target_nor_a_number(folder: Path) -> None:
     """The floor tells that commits were lost, not how many: those that gave out numbers may be among them."""
     open_store(folder, At()).close()
     store = open_store(folder, At())
     with store.transaction() as rows:
         rows.put_target(AcceptedTarget(target(Version(1, 44)), NOW))
+    store.remember_good((target(Version(1, 44)),))
     given = [store.reserve_sessions(100)]
     with store.transaction() as rows:
         rows.queue("ack", lambda seq: given.append(seq) or b"x")  # type: ignore[func-returns-value]
@@ -265,7 +266,8 @@ def test_numbers_go_on_above_those_of_lost_commits(folder: Path) -> None:
     store.close()
     (cut / f"{DATABASE}-wal").unlink()
     memory, (seq, session) = start(cut)
-    assert memory.recovered == "the database had lost commits"
+    assert memory.recovered == "the database had lost commits; the fleet target 1.44 is from last-good.json"
+    assert version(memory) == Version(1, 44)
     assert session > given[0] + 100
     assert seq > given[1]
 
