@@ -39,7 +39,8 @@ Document = Annotated[str, typer.Argument(metavar="FILE", help="A target, plain o
 def main() -> int:
     """Run the command that was typed; the exit code."""
     try:
-        app(prog_name="device-agent", standalone_mode=False)
+        # Not standalone, it returns the code of a `typer.Exit`, and None after a command that just ended.
+        return int(app(prog_name="device-agent", standalone_mode=False) or 0)
     except typer.Exit as end:
         return int(end.exit_code)
     except BadSetting as bad:
@@ -57,7 +58,6 @@ def main() -> int:
             raise
         show()
         return 2
-    return 0
 
 
 def _say(message: str, code: int) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 from device_agent.adapters.clock import SystemClock
 from device_agent.adapters.docker_engine import DockerEngine
 from device_agent.adapters.store import open_store
+from device_agent.cli.logs import configure_logs
 from device_agent.cli.options import agent_options
 from device_agent.cli.settings import Settings
 from device_agent.model.errors import EngineAway, EngineError
@@ -45,6 +46,7 @@ class _NoWorkers:
 
 def answer_offline(settings: Settings, verb: str, args: Mapping[str, Any]) -> dict[str, Any]:
     """Raises `StoreLocked` when an agent does run, but does not listen where the settings say."""
+    configure_logs("warning", "console")
     with _agent(settings) as agent:
         result = answer(agent, verb, args)
         agent.flush()

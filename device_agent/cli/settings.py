@@ -82,6 +82,12 @@ class Settings(BaseSettings):
     def _is_id(cls, value: str, info: ValidationInfo) -> str:
         return check_id(value, "fleet" if info.field_name == "fleet" else "device id")
 
+    @field_validator("mqtt_url")
+    @classmethod
+    def _is_broker(cls, value: str) -> str:
+        parse_url(value)
+        return value
+
     @field_validator("topic_root")
     @classmethod
     def _is_root(cls, value: str) -> str:
