@@ -104,7 +104,7 @@ class Settings(BaseSettings):
     def _fit_together(self) -> "Settings":
         self.broker()
         if self.signature_threshold > 1 and self.trusted_keys is None:
-            raise ValueError("a signature threshold needs trusted keys")
+            raise ValueError(f"{PREFIX}SIGNATURE_THRESHOLD is above 1, and {PREFIX}TRUSTED_KEYS is not set")
         return self
 
     def broker(self) -> Broker:

@@ -198,7 +198,7 @@ class _Planning:
 
     def _containers(self) -> list[Container]:
         mine = (c for c in self.observed.containers if c.app == self.wanted.name)
-        return [c for c in mine if c.status is not Status.REMOVING]
+        return sorted((c for c in mine if c.status is not Status.REMOVING), key=lambda c: (c.name, c.id))
 
     # What services stand on: images, networks, volumes.
 

@@ -79,7 +79,7 @@ def _of_bind(policy: Policy, at: str, source: str) -> Iterable[Problem]:
             yield Problem(
                 at, f"{source} gives control of the engine: this device's policy does not allow it (engine_socket)"
             )
-        elif path in ENGINE_SOCKETS:
+        if path in ENGINE_SOCKETS:
             return
     if not any(allowed in (ANY, path) or _within(path, allowed) for allowed in policy.binds):
         yield Problem(at, f"this device's policy does not allow to mount the host path {source}")

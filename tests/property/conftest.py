@@ -1,4 +1,4 @@
-"""How much hypothesis tries: enough to find what has been found before, in seconds. `HYPOTHESIS_PROFILE=hard` for more."""
+"""How much hypothesis tries: enough to find again what it has found, in seconds. `HYPOTHESIS_PROFILE=hard`: more."""
 
 import os
 

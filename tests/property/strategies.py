@@ -1,6 +1,7 @@
 """Worlds and targets for hypothesis, drawn around each other; and the goal, stated without the planner."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from cloud_sim.engine import SimulatedEngine
 from cloud_sim.engine_parts import Behaviour, SimContainer
 from cloud_sim.engine_world import World
-from device_agent.core.wanted import WantedApp
+from device_agent.core.wanted import WantedApp, WantedService
 from device_agent.model.observed import Health, Status
 from tests.builders import IDENTITY, app, service, wanted
 
@@ -89,18 +90,14 @@ class Scene:
         return self.engine.world
 
     def __repr__(self) -> str:
-        names = {network.id: network.name for network in self.world.networks.values()}
-        return "\n".join(
-            (
-                json.dumps(self.document),
-                f"images {sorted(self.world.images)} networks {sorted(names.values())}",
-                *(
-                    f"{c.name} {c.status} {c.health} {c.exit_code} on { ({n: names.get(i, i[:4]) for n, i in c.attached.items()}) }"
-                    for c in self.world.containers.values()
-                    if c.id not in self.foreign
-                ),
-            )
+        networks = {network.id: network.name for network in self.world.networks.values()}
+        containers = (
+            f"{c.name} {c.status} {c.health} {c.exit_code} on {[networks.get(i, n) for n, i in c.attached.items()]}"
+            for c in self.world.containers.values()
+            if c.id not in self.foreign
         )
+        here = f"images {sorted(self.world.images)} networks {sorted(networks.values())}"
+        return "\n".join((json.dumps(self.document), here, *containers))
 
 
 @st.composite
@@ -197,50 +194,48 @@ def _state(container: SimContainer, draw: st.DrawFn) -> None:
 
 def shortcomings(of: WantedApp, world: World) -> list[str]:
     """Everything that is not as the target says, found by looking at the world and nothing else."""
-    found = []
     mine = [c for c in world.containers.values() if c.owned_by(OWNER) and c.app == of.name]
-    for container in mine:
-        if container.service not in of.services:
-            found.append(f"{container.name} is of no service")
-    ids = {network.name: network.id for network in world.networks.values()}
+    found = [f"{c.name} is of no service" for c in mine if c.service not in of.services]
     for name, made in of.services.items():
         theirs = [c for c in mine if c.service == name]
         if len(theirs) != 1:
             found.append(f"{name} has {len(theirs)} containers")
-        found += [f"{name}: {what}" for c in theirs for what in _wrong_with(c, of, made, mine, ids)]
-    for network in of.networks.values():
-        if network.name not in ids:
-            found.append(f"network {network.name} is missing")
+        found += [f"{name}: {what}" for c in theirs for what in _wrong_with(c, made, mine, world)]
+    mounted = {of.volumes[key].name for made in of.services.values() for key in made.volumes}
+    return [
+        *found,
+        *_wrong_networks(of, world),
+        *(f"volume {name} is missing" for name in mounted - set(world.volumes)),
+    ]
+
+
+def _wrong_networks(of: WantedApp, world: World) -> Iterator[str]:
+    wanted_specs = {network.name: network.spec for network in of.networks.values()}
+    for name in wanted_specs.keys() - {network.name for network in world.networks.values()}:
+        yield f"network {name} is missing"
     for network in world.networks.values():
         labels = network.labels
-        if labels.get("device-agent.device") == OWNER and labels.get("device-agent.app") == of.name:
-            kept = next((n for n in of.networks.values() if n.name == network.name), None)
-            if kept is None:
-                found.append(f"network {network.name} is left over")
-            elif labels["device-agent.spec"] != kept.spec:
-                found.append(f"network {network.name} has another definition")
-    for key in {key for made in of.services.values() for key in made.volumes}:
-        if of.volumes[key].name not in world.volumes:
-            found.append(f"volume {key} is missing")
-    return found
+        if (labels.get("device-agent.device"), labels.get("device-agent.app")) != (OWNER, of.name):
+            continue
+        if network.name not in wanted_specs:
+            yield f"network {network.name} is left over"
+        elif labels["device-agent.spec"] != wanted_specs[network.name]:
+            yield f"network {network.name} has another definition"
 
 
-def _wrong_with(
-    container: SimContainer, of: WantedApp, made: Any, mine: list[SimContainer], ids: dict[str, str]
-) -> list[str]:
-    found = []
-    if container.made.service != made.service.model_copy(update={"depends_on": container.made.service.depends_on}):
-        found.append("made from another definition")
+def _wrong_with(container: SimContainer, made: WantedService, mine: list[SimContainer], world: World) -> Iterator[str]:
+    was = container.made.service
+    if was != made.service.model_copy(update={"depends_on": was.depends_on}):
+        yield "made from another definition"
     if container.status is Status.RUNNING:
         if container.health not in (None, Health.HEALTHY):
-            found.append(f"it is {container.health}")
+            yield f"it is {container.health}"
     elif not (made.service.one_shot and container.status is Status.EXITED and container.exit_code == 0):
-        found.append(f"it is {container.status}")
+        yield f"it is {container.status}"
+    ids = {network.name: network.id for network in world.networks.values()}
     for endpoint in made.endpoints:
         if container.attached.get(endpoint.network) not in (ids.get(endpoint.network), ""):
-            found.append(f"not on {endpoint.network}")
-    if made.shares:
-        hosts = {c.id for c in mine if c.service == made.shares}
-        if container.made.network_mode.removeprefix("container:") not in hosts:
-            found.append(f"in a network that is not {made.shares}'s")
-    return found
+            yield f"not on {endpoint.network}"
+    hosts = {c.id for c in mine if c.service == made.shares}
+    if made.shares and container.made.network_mode.removeprefix("container:") not in hosts:
+        yield f"in a network that is not {made.shares}'s"

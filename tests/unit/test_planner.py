@@ -2,6 +2,7 @@
 
 import pytest
 
+from device_agent.core.wanted import Naming
 from device_agent.model.image import normalise
 from device_agent.model.observed import Health, Observed, Status
 from tests.builders import (
@@ -66,8 +67,6 @@ def test_a_failed_pull_is_planned_again_and_held_until_its_next_try():
 
 
 def test_a_container_name_carries_the_prefix_of_the_device():
-    from device_agent.core.wanted import Naming
-
     mine = wanted(app(api=service()), naming=Naming("plant7/d1", "dev1-"))
     assert "create dev1-web-api-*" in printed(plan(mine, world(mine)))
 

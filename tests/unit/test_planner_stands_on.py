@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from device_agent.core.wanted import Naming
 from device_agent.model.observed import Network, Observed, Volume
 from tests.builders import (
     app,
@@ -169,8 +170,6 @@ def test_a_network_in_the_way_is_reported_and_never_touched(other):
 
 
 def test_what_an_external_network_is_called_is_not_prefixed():
-    from device_agent.core.wanted import Naming
-
     prefixed = wanted(
         app({"networks": {"lan": {"external": True}, "own": {"name": "lan2"}}}, api=service(networks=["lan", "own"])),
         naming=Naming("plant7/d1", "p-"),

@@ -29,7 +29,11 @@ class Change:
 CHANGES = {
     "install": Change(
         {},
-        {"web": app({"volumes": {"data": {}}}, api=service(networks=["default"], volumes=["data:/d"]), db=service("db:1"))},
+        {
+            "web": app(
+                {"volumes": {"data": {}}}, api=service(networks=["default"], volumes=["data:/d"]), db=service("db:1")
+            )
+        },
     ),
     "install with a pull": Change({}, {"web": app(api=service("pulled:1"))}),
     "update": Change(
@@ -107,7 +111,7 @@ def check_outcome(device: Device, change: Change, where: str) -> None:
     assert "accepted 1.2" in told, where
     assert told[-1] == "applied 1.2", f"{where}: {told}"
     numbers = [ack["seq"] for ack in device.acks()]
-    assert {n for n in numbers} >= set(range(min(numbers), max(numbers) + 1)), f"{where}: an ack is missing"
+    assert set(numbers) >= set(range(min(numbers), max(numbers) + 1)), f"{where}: an ack is missing"
 
 
 @pytest.mark.parametrize("world_too", [False, True], ids=["the agent", "the machine"])

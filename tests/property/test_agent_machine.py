@@ -1,0 +1,267 @@
+"""The real agent through whatever an unfriendly world does to it, over fakes.
+
+Invariants hold after every rule; `calm` is the settling rule: once all causes are gone, the device reaches the newest
+target, everything it had to tell has been told, and nothing was lost on the way.
+"""
+
+import json
+from contextlib import suppress
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from cloud_sim.engine_parts import Behaviour
+from device_agent.model.errors import EngineError, Kind
+from tests.builders import app, everything, payload, service, target
+from tests.device import OWNER, TOPICS, Device, PowerCut
+from tests.property.strategies import shortcomings
+
+CHECK = {"test": ["CMD", "true"]}
+BASE = app(only=service("base:1"))
+WEBS = (
+    app(api=service("api:1")),
+    app(api=service("api:2"), db=service("db:1")),
+    app({"volumes": {"data": {}}}, api=service("api:1", volumes=["data:/d"], networks=["default"])),
+    app({"networks": {"default": {"internal": True}}}, api=service("api:1", networks=["default"])),
+    app(
+        api=service("api:2", depends_on={"db": {"condition": "service_healthy"}}, networks=["default"]),
+        db=service("db:1", healthcheck=CHECK, networks=["default"], ports=["80:80"]),
+    ),
+    app(api=service("api:2", ports=["80:80"]), db=service("db:1", ports=["81:80"])),
+    app(
+        api=service("api:2", depends_on={"job": {"condition": "service_completed_successfully"}}),
+        job=service("job:1", restart="no"),
+    ),
+    app(vpn=service("api:1"), api=service("api:2", network_mode="service:vpn")),
+)
+FLEET_APPS = ({"base": BASE}, *({"base": BASE, "web": web} for web in WEBS))
+DEVICE_APPS: tuple[dict[str, Any], ...] = ({}, {"web": None}, {"own": app(api=service("api:1"))}, {"web": WEBS[1]})
+JUNK = (b"", b"{", b'{"schema": 9}', payload({"base": app(only=service(build="."))}, revision=10_000))
+
+
+class AgentMachine(RuleBasedStateMachine):
+    @initialize(images=st.sets(st.sampled_from(("api:1", "api:2", "db:1"))))
+    def begin(self, images):
+        self.device = Device(images=("base:1", *images))
+        for image in ("api:1", "api:2", "db:1"):
+            self.device.world.offer_image(image)
+        self.device.world.offer_image("job:1", behaviour=Behaviour(exit_code=0))
+        self.newest: dict[str, tuple[int, Any]] = {}
+        self.revision = 0
+        self.sent: dict[bytes, tuple[str, int]] = {}
+        """Payload → its scope and revision."""
+        self.seen: dict[str, Any] = {}
+        self.volumes: set[str] = set()
+        self.foreign = self.device.world.add_foreign("web-api")
+        self.device.boot()
+        self.publish_fleet(FLEET_APPS[1])
+
+    # The cloud.
+
+    @rule(apps=st.sampled_from(FLEET_APPS))
+    def publish_fleet(self, apps):
+        self._publish("fleet", apps)
+
+    @rule(apps=st.sampled_from(DEVICE_APPS))
+    def publish_to_the_device(self, apps):
+        self._publish("device", apps)
+
+    def _publish(self, scope, apps):
+        self.revision += 1
+        self.newest[scope] = (self.revision, apps)
+        self._send(scope, self.revision, apps)
+
+    def _send(self, scope, revision, apps):
+        keys = {"device": "d1"} if scope == "device" else {}
+        content = payload(apps, revision=revision, **keys)
+        self.sent[content] = (scope, revision)
+        self.device.broker.arrive(
+            TOPICS.device_target if scope == "device" else TOPICS.fleet_target, content, retain=True
+        )
+
+    @rule(apps=st.sampled_from(FLEET_APPS))
+    def publish_an_old_one(self, apps):
+        self._send("fleet", 0, apps)
+
+    @rule(content=st.sampled_from(JUNK), device=st.booleans())
+    def publish_junk(self, content, device):
+        self.device.broker.arrive(TOPICS.device_target if device else TOPICS.fleet_target, content, retain=True)
+
+    # The world.
+
+    @rule(
+        calls=st.integers(1, 6),
+        kind=st.sampled_from(tuple(Kind)),
+        name=st.sampled_from(("create", "start", "stop", "remove", "pull", "connect", "remove_network", "observe")),
+    )
+    def engine_fails(self, calls, kind, name):
+        left = [calls]
+
+        def trouble(called):
+            if called == name and left[0]:
+                left[0] -= 1
+                raise EngineError("engine", "it fails", kind)
+
+        self.device.trouble = trouble
+
+    @rule(away=st.booleans())
+    def engine_away(self, away):
+        self.device.world.away = away
+
+    @rule(down=st.booleans())
+    def registry(self, down):
+        self.device.world.registry_down = down
+
+    @rule(
+        choice=st.randoms(use_true_random=False),
+        what=st.sampled_from(("exit", "kill", "rm", "stop", "disconnect", "rename")),
+    )
+    def someone_meddles(self, choice, what):
+        world = self.device.world
+        mine = sorted((c for c in world.containers.values() if c.owned_by(OWNER)), key=lambda c: c.id)
+        if not mine:
+            return
+        container = choice.choice(mine)
+        if what == "exit" and container.up:
+            world.exit(container.id, 1)
+        elif what == "kill" and container.up:
+            world.kill(container.id)
+        elif what == "rm":
+            world.rm(container.id)
+        elif what == "stop":
+            world.stop(container)
+        elif what == "rename":
+            container.name = f"renamed-{container.id[-6:]}"
+            world.happened(container, "rename")
+        elif what == "disconnect" and container.attached:
+            container.attached.pop(min(container.attached))
+
+    @rule()
+    def image_is_removed(self):
+        for image in ("api:2", "db:1"):
+            if f"docker.io/library/{image}" in self.device.world.images:
+                self.device.world.untag(image)
+                return
+
+    @rule(full=st.booleans())
+    def disk(self, full):
+        self.device.store.full = full
+
+    # The connection.
+
+    @rule(hold=st.booleans())
+    def connection(self, hold):
+        if self.device.broker.connected:
+            self.device.broker.disconnect()
+        else:
+            self.device.broker.hold_pubacks = hold
+            self.device.broker.connect()
+
+    # The agent.
+
+    @rule(seconds=st.sampled_from((0.05, 1, 5, 30, 400)))
+    def time_passes(self, seconds):
+        self.device.wait(seconds)
+
+    @rule(steps=st.integers(1, 6))
+    def a_moment_passes(self, steps):
+        for _ in range(steps):
+            self.device.step()
+
+    @rule(call=st.integers(1, 25), machine=st.booleans())
+    def power_is_lost(self, call, machine):
+        self.device.fuse.reset(call)
+        with suppress(PowerCut):
+            self.device.wait(30)
+        self._again(machine)
+
+    @precondition(lambda self: not self.device.world.away)
+    @rule()
+    def agent_is_replaced(self):
+        self.device.stop()
+        self.device.wait(10)
+        assert self.device.agent.finished
+        self._again(machine=False)
+
+    def _again(self, machine):
+        self.device.cut_power(world_too=machine and not self.device.world.away)
+        self.device.boot(connect=False)
+
+    # What always holds.
+
+    @invariant()
+    def one_container_of_a_service_runs(self):
+        if hasattr(self, "device"):
+            up = [f"{c.app}/{c.service}" for c in self.device.world.containers.values() if c.owned_by(OWNER) and c.up]
+            assert len(up) == len(set(up)), up
+
+    @invariant()
+    def revisions_never_go_back(self):
+        if hasattr(self, "device"):
+            for scope, accepted in self.device.store.rows.targets.items():
+                assert accepted.target.version >= self.seen.get(scope, (0, 0))
+                assert self.device.store.rows.floors[scope].version >= accepted.target.version
+                self.seen[scope] = accepted.target.version
+
+    @invariant()
+    def what_was_acknowledged_is_on_disk(self):
+        if hasattr(self, "device"):
+            stored = {scope: each.target.version[1] for scope, each in self.device.store.rows.targets.items()}
+            pending = [self.sent[m.payload] for m in self._at_the_broker() if m.payload in self.sent]
+            for message in self.device.pubacked():
+                scope, revision = self.sent.get(message.payload, ("fleet", 0))
+                newer = any(other == scope and number > revision for other, number in pending)
+                assert revision <= stored.get(scope, 0) or newer
+
+    def _at_the_broker(self):
+        """What it will send again, because it has no PUBACK."""
+        return (*self.device.broker.unacknowledged.values(), *self.device.broker._queued)
+
+    @invariant()
+    def nothing_foreign_and_no_volume_is_gone(self):
+        if hasattr(self, "device"):
+            assert self.foreign in self.device.world.containers
+            assert self.volumes <= set(self.device.world.volumes)
+            self.volumes = {name for name in self.device.world.volumes if "_" in name}
+
+    # In calm weather.
+
+    @rule()
+    def calm(self):
+        device = self.device
+        device.world.away = device.world.registry_down = device.store.full = False
+        device.trouble = lambda _name: None
+        device.broker.hold_pubacks = False
+        if device.broker.connected:
+            device.broker.disconnect()
+        device.broker.connect()
+        for scope, (revision, apps) in self.newest.items():
+            self._send(scope, revision, apps)
+        device.converge(most_s=7200)
+        wanted = everything(
+            *(
+                target(apps, revision=revision, **({"device": "d1"} if scope == "device" else {}))
+                for scope, (revision, apps) in sorted(self.newest.items(), reverse=True)
+            )
+        )
+        for one in wanted.apps.values():
+            assert shortcomings(one, device.world) == []
+        own = {c.app for c in device.world.containers.values() if c.owned_by(OWNER)}
+        assert own == set(wanted.apps)
+        for scope, (revision, _) in self.newest.items():
+            accepted = device.store.rows.targets[scope]
+            assert (accepted.target.version, accepted.ended) == ((1, revision), "applied")
+        numbers = {
+            json.loads(sent.payload)["seq"] for topic in (TOPICS.ack, TOPICS.event) for sent in device.broker.on(topic)
+        }
+        assert numbers == set(range(min(numbers), max(numbers) + 1))
+
+    def teardown(self):
+        if hasattr(self, "device"):
+            self.calm()
+
+
+AgentMachine.TestCase.settings = settings(stateful_step_count=25)
+test_the_agent_survives = AgentMachine.TestCase
