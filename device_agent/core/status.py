@@ -106,7 +106,7 @@ def report_adopted(app: str, observed: Observed) -> AppReport:
 
 def _version(revision: str) -> Version | None:
     epoch, _, number = revision.partition(":")[2].partition(".")
-    return Version(int(epoch), int(number)) if epoch.isdigit() and number.isdigit() else None
+    return Version(int(epoch), int(number)) if epoch.isdecimal() and number.isdecimal() else None
 
 
 def label_revision(revision: str) -> tuple[str, Version] | None:
