@@ -192,7 +192,7 @@ class Agent:
             self.tick()
 
     def next_due(self) -> float | None:
-        times = [self.reconciler.next_due(), self.intake.settle_at, self._stop_at]
+        times = [self.reconciler.next_due(), self.intake.settle_at, self.link.confirmed_due(), self._stop_at]
         if self._writes or self._chores:
             times.append(self._write_at)
         if self._changed or self.intake.unstored:
@@ -245,8 +245,7 @@ class Agent:
             self._beat_at = now + BEAT_S
         self.intake.tick()
         self.reconciler.tick()
-        for row in self.link.confirmed():
-            self._write(lambda tx, row=row: tx.unqueue(row))  # type: ignore[misc]
+        self._delete_confirmed(writing=bool(self._writes))
         self.flush()
         self.link.pump()
         if self._changed:
@@ -420,6 +419,10 @@ class Agent:
         """PUBACK a message as soon as what it led to is on disk."""
         self._tokens.append(token)
 
+    def _delete_confirmed(self, *, writing: bool) -> None:
+        for row in self.link.confirmed(writing=writing):
+            self._write(lambda tx, row=row: tx.unqueue(row))  # type: ignore[misc]
+
     def flush(self) -> None:
         """Everything that has come together, in one transaction."""
         if (self._writes or self._chores) and self.may_write:
@@ -527,6 +530,7 @@ class Agent:
 
     def _finish(self) -> None:
         self.stopping.set()
+        self._delete_confirmed(writing=True)
         self.flush()
         self.link.stop(FAREWELL_S)
         self.store.close()

@@ -71,7 +71,7 @@ def _status(agent: "Agent", args: Mapping[str, Json]) -> Json:
 
 
 def _outbox(agent: "Agent") -> Json:
-    counts = agent.store.outbox_counts()
+    counts = agent.link.outbox()
     return {"rows": counts.rows, "dropped": counts.dropped}
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from device_agent.model.errors import Refused, StoreFull
+from device_agent.model.memory import OutboxCounts
 from device_agent.model.report import Have, State
 from device_agent.ports import Clock, Connected, Disconnected, Published, PullProgress, Store, Transport, Will
 from device_agent.runtime.inbox import Put
@@ -25,6 +26,8 @@ from device_agent.wire.topics import Topics
 
 WINDOW = 8
 STATE_EVERY_S = 2.0
+DELETE_AFTER_S = 5.0
+"""Rows that the broker has are deleted together, to write little. Power lost meanwhile: they are sent once more."""
 PROGRESS_EVERY_S = 1.0
 WILL_DELAY_S = 30
 ACK_EXPIRY_S = 7 * 86400
@@ -54,6 +57,7 @@ class Link:
     """The last outbox row sent on this connection."""
     _confirmed: list[int] = field(default_factory=list)
     """Rows that the broker has, to be deleted."""
+    _confirmed_at: float = 0.0
     _state: State | None = None
     """As last sent on this connection."""
     _state_seq: int = 0
@@ -99,7 +103,7 @@ class Link:
         self._window = max(1, min(WINDOW, event.receive_maximum - 2))
         self._forget_connection()
         self._reserve()
-        birth = encode_birth(self.topics.device, event.session, self.clock.now(), have, self.store.outbox_counts())
+        birth = encode_birth(self.topics.device, event.session, self.clock.now(), have, self.outbox())
         self._publish(self.topics.session, birth, None, retain=True)
 
     def disconnected(self, event: Disconnected) -> None:
@@ -124,14 +128,27 @@ class Link:
             # A row stays in the outbox and is sent again on the next connection.
             log.warning("the broker refused a message", why=event.refused, row=row)
         elif row is not None:
-            self._confirmed.append(row)
+            self._confirm(row)
 
-    def confirmed(self) -> list[int]:
-        """Rows to delete now: all at once when nothing is under way any more, to write little."""
-        if not self._confirmed or any(row is not None for row in self._waiting.values()):
+    def _confirm(self, row: int) -> None:
+        self._confirmed.append(row)
+        self._confirmed_at = self.clock.monotonic()
+
+    def confirmed(self, *, writing: bool) -> list[int]:
+        """Rows to delete now: with what is written anyway, or together once none has come for a while."""
+        due = self.confirmed_due()
+        if due is None or (not writing and self.clock.monotonic() < due):
             return []
         rows, self._confirmed = self._confirmed, []
         return rows
+
+    def confirmed_due(self) -> float | None:
+        return self._confirmed_at + DELETE_AFTER_S if self._confirmed else None
+
+    def outbox(self) -> OutboxCounts:
+        """What is still to be sent."""
+        counts = self.store.outbox_counts()
+        return replace(counts, rows=counts.rows - len(self._confirmed))
 
     def pump(self) -> None:
         """Send what the outbox has, in order, as far as the window allows."""
@@ -164,7 +181,7 @@ class Link:
         now = self.clock.monotonic()
         if self._state is not None and now < self.state_due():
             return False
-        counts = self.store.outbox_counts()
+        counts = self.outbox()
         full = replace(state, outbox_rows=counts.rows, outbox_dropped=counts.dropped)
         head = Head(self.topics.device, self.session, self._state_seq + 1, self.clock.now())
         if self._publish(self.topics.state, encode_state(full, head), None, retain=True):
@@ -188,7 +205,7 @@ class Link:
             # Larger than the broker takes. It would never go out: an ack or event is given up, and told in the log.
             log.warning("message too large for the broker", topic=topic, bytes=len(payload), why=refused.message)
             if row is not None:
-                self._confirmed.append(row)
+                self._confirm(row)
             return True
         if handle is None:
             return False
