@@ -9,6 +9,7 @@ from typing import Any
 
 import docker
 import docker.errors
+import psutil
 
 from tests.eventually import eventually
 
@@ -113,7 +114,10 @@ class Host:
 
 
 class OwnEngine:
-    """A second dockerd beside the shared one, with nothing in common but the kernel. It has the test images."""
+    """A second dockerd beside the shared one, in a network namespace of its own. It has the test images.
+
+    The namespace is what keeps it apart: an engine owns, and removes, bridges and firewall rules by well-known names.
+    """
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="e2e-dockerd-"))
@@ -122,11 +126,9 @@ class OwnEngine:
 
     def start(self) -> None:
         command = [
-            "dockerd",
+            *("unshare", "--net", "sh", "-c", 'ip link set lo up; exec dockerd "$@"', "dockerd"),
             *("--host", self.url, "--data-root", f"{self.folder}/data", "--exec-root", f"{self.folder}/exec"),
-            *("--pidfile", f"{self.folder}/pid", "--bridge", "none", "--iptables=false", "--ip-masq=false"),
-            # Apart from where other engines look for addresses.
-            *("--default-address-pool", "base=10.199.0.0/16,size=24"),
+            *("--pidfile", f"{self.folder}/pid"),
         ]
         with Path(self.folder, "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
@@ -150,6 +152,11 @@ class OwnEngine:
         assert self._process
         self._process.kill()
         self._process.wait(10)
+        # Its containerd dies with it, and may stay a zombie that the next start would take for a living one.
+        pid_file = self.folder / "exec" / "containerd" / "containerd.pid"
+        pid = int(pid_file.read_text(encoding="utf-8"))
+        eventually(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie", 10, "containerd ends")
+        pid_file.unlink()
 
     def restart(self) -> None:
         self.stop()
