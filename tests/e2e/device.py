@@ -81,12 +81,12 @@ class Device:
     """Not running until `start`. `close` removes everything that it has made, whatever has happened to it."""
 
     def __init__(
-        self, broker: Mosquitto | str, host: Host, *, fleet: str | None = None, prefix: str | None = None
+        self, broker: Mosquitto | str, host: Host, *, fleet: str | None = None, id_: str | None = None
     ) -> None:
         word = secrets.token_hex(4)
         self.fleet = fleet or f"{host.mark}-{word}"
-        self.id = f"d-{word}"
-        self.prefix = f"{self.fleet}-{self.id}-" if prefix is None else prefix
+        self.id = id_ or f"d-{word}"
+        self.prefix = f"{self.fleet}-{self.id}-"
         self.host = host
         self.label = f"device-agent.device={self.fleet}/{self.id}"
         self.broker_url = broker if isinstance(broker, str) else broker.url
