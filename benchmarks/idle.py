@@ -9,14 +9,16 @@ from pathlib import Path
 
 from benchmarks.world import ROOT, Agent, services
 
+SETTLED_S = 8.0
+
 
 def written_for_install(agent: Agent, count: int) -> int:
     """Bytes that the agent's process caused to be written for an install, to its end."""
     before = agent.written()
     agent.publish({"bench": {"services": services(count)}})
     agent.converged()
-    # The broker's PUBACKs for the last acks, and the deletion of their rows, follow within this.
-    time.sleep(1)
+    # The deletion of the last rows that the broker has follows within this.
+    time.sleep(SETTLED_S)
     return agent.written() - before
 
 
@@ -37,6 +39,7 @@ def first_pass(environment: dict[str, str], runs: int) -> list[float]:
         process = subprocess.Popen(
             [sys.executable, "-m", "device_agent", "run"],
             env={**os.environ, **environment, "DEVICE_AGENT_MQTT_URL": "mqtt://127.0.0.1:1"},
+            stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             cwd=ROOT,
             text=True,
@@ -57,3 +60,16 @@ def environment_of(agent: Agent) -> dict[str, str]:
     raw = Path(f"/proc/{agent.process.pid}/environ").read_text(encoding="utf-8")
     pairs = (entry.partition("=") for entry in raw.split("\0") if entry.startswith("DEVICE_AGENT_"))
     return {name: value for name, _, value in pairs}
+
+
+def libraries_alone(runs: int) -> list[float]:
+    """Seconds of a process that only imports the libraries that the agent is built on."""
+    took = []
+    for _ in range(runs):
+        began = time.monotonic()
+        libraries = "sqlalchemy.dialects.sqlite, pydantic_settings, paho.mqtt.client, structlog, tenacity, zstandard"
+        subprocess.run(
+            [sys.executable, "-c", f"import sys; sys.modules['rich'] = None; import {libraries}"], check=True
+        )
+        took.append(time.monotonic() - began)
+    return took

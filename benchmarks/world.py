@@ -58,7 +58,6 @@ class Agent:
     process: subprocess.Popen[bytes]
     fleet: str
     client: mqtt.Client
-    log: Path
     states: "queue.SimpleQueue[tuple[float, dict[str, Any]]]" = field(default_factory=queue.SimpleQueue)
     revision: int = 0
 
@@ -129,7 +128,7 @@ def agent(port: int) -> Iterator[Agent]:
     fleet = "bench-" + uuid.uuid4().hex[:8]
     with tempfile.TemporaryDirectory() as folder:
         client = mqtt.Client(CallbackAPIVersion.VERSION2)
-        running = Agent(start(fleet, port, Path(folder)), fleet, client, Path(folder, "log"))
+        running = Agent(start(fleet, port, Path(folder)), fleet, client)
         client.on_message = lambda _c, _d, message: running.states.put((time.monotonic(), json.loads(message.payload)))
         connect(client, port)
         client.subscribe(f"fleet/v1/{fleet}/up/bench/state", qos=1)
@@ -171,10 +170,14 @@ def start(fleet: str, port: int, folder: Path) -> subprocess.Popen[bytes]:
         "DEVICE_AGENT_CONTROL_SOCKET": str(folder / "control.sock"),
         "DEVICE_AGENT_NAME_PREFIX": f"{fleet}-",
     }
-    with (folder / "log").open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "device_agent", "run"], env=environment, stderr=log, stdout=log, cwd=ROOT
-        )
+    # Its log goes nowhere: what is measured as written is what is on its volume.
+    return subprocess.Popen(
+        [sys.executable, "-m", "device_agent", "run"],
+        env=environment,
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        cwd=ROOT,
+    )
 
 
 def services(count: int, revision: int = 0) -> dict[str, Any]:

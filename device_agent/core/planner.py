@@ -220,8 +220,12 @@ class _Planning:
                 self._block(
                     subject, "network_missing", f"the external network {network.name} does not exist: create it"
                 )
-        elif own and (own.spec == network.spec or self.steps.waiting(subject, network.spec)):
-            # One that could not be replaced is used as it is until the next try.
+        elif own and own.spec == network.spec:
+            self._attach(network, own.id, _NONE)
+        elif own and self.steps.waiting(subject, network.spec):
+            # It could not be replaced: it is used as it is until the next try, which this held step tells.
+            action = RemoveNetwork(network.name, own.id)
+            self.steps.add(Step(action, subject, network.spec, f"the definition of network {network.name} changed"))
             self._attach(network, own.id, _NONE)
         elif own:
             self._replace_network(network, own, subject)

@@ -12,7 +12,7 @@ from device_agent.model.errors import Problem
 from device_agent.model.memory import Attempt
 from device_agent.model.observed import Container, Health, Observed, Status
 from device_agent.model.report import AppReport, Reason, ServiceReport
-from device_agent.model.steps import Create, Plan, Pull, Start, Step, Stop
+from device_agent.model.steps import Create, Plan, Pull, RemoveNetwork, Start, Step, Stop
 from device_agent.model.target import Version
 
 
@@ -30,12 +30,23 @@ class Activity:
 
 def settled(wanted: WantedApp, observed: Observed, plan: Plan) -> bool:
     """No step is left to do and every service is good."""
-    if plan.steps or plan.blocked:
+    if not only_leftovers(plan, wanted) or plan.blocked:
         return False
     matches = match_services(wanted, observed)
     return all(
         match.winner is not None and good(match.winner, one_shot=wanted.services[name].service.one_shot)
         for name, match in matches.items()
+    )
+
+
+def only_leftovers(plan: Plan, wanted: WantedApp | None) -> bool:
+    """Whether all there is to do is to remove networks that could not be removed.
+
+    An engine can lose count of a network's users (Docker 20.10 does): told and tried again, it holds nothing up.
+    """
+    used = {network.name for network in wanted.networks.values()} if wanted else set()
+    return all(
+        isinstance(step.action, RemoveNetwork) and step.until and step.action.name not in used for step in plan.steps
     )
 
 
@@ -86,7 +97,10 @@ def report_removal(app: str, observed: Observed, activity: Activity) -> AppRepor
     for container in sorted((c for c in observed.containers if c.app == app), key=lambda c: c.id):
         attempt = activity.attempts.of(app, container.service)
         services[container.service] = _shown("stopping", container, _reason(attempt))
-    return AppReport(release=None, revision=None, phase="removing", services=services)
+    subjects = [step.subject for step in activity.plan.steps if isinstance(step.action, RemoveNetwork)]
+    attempts = filter(None, (activity.attempts.of(app, subject) for subject in subjects))
+    reason = next(map(_reason, attempts), None)
+    return AppReport(release=None, revision=None, phase="removing", services=services, reason=reason)
 
 
 def report_adopted(app: str, observed: Observed) -> AppReport:

@@ -19,6 +19,7 @@ from device_agent.core.policy import Policy
 from device_agent.core.status import (
     Activity,
     label_revision,
+    only_leftovers,
     orphan_volumes,
     report_adopted,
     report_app,
@@ -278,7 +279,7 @@ class Agent:
         if plan is None:
             return
         if wanted is None:
-            self._tell_all(self.rollout.begun(app) if plan.steps else self._gone(app))
+            self._tell_all(self._gone(app) if only_leftovers(plan, None) else self.rollout.begun(app))
         elif settled(wanted, observed, plan):
             self._arrived(app)
             record = self.rollout.settled(app, wanted.digest, specs(wanted, observed), wanted.release)
@@ -500,7 +501,8 @@ class Agent:
             and not reconciler.away
             and not left_alone
             and not reconciler.runs
-            and all(app.phase == "settled" for app in apps.values())
+            and all(app.phase == "settled" for name, app in apps.items() if name in reconciler.wanted.apps)
+            and all(only_leftovers(plan, reconciler.wanted.apps.get(app)) for app, plan in reconciler.plans.items())
         )
         if self._converged[0] != converged or self._converged[1] is None:
             self._converged = (converged, self.clock.now())

@@ -98,7 +98,10 @@ def test_a_network_is_not_replaced_before_all_images_are_there():
 
 def test_one_that_could_not_be_replaced_is_used_as_it_is_until_the_next_try():
     failed = attempt("network default", AFTER.networks["default"].spec)
-    assert printed(plan(AFTER, world(AFTER, *USERS, networks=(network(BEFORE),)), failed)) == ""
+    assert printed(plan(AFTER, world(AFTER, *USERS, networks=(network(BEFORE),)), failed)) == (
+        "remove network web_default: the definition of network web_default changed"
+        " [once it is 10:01:00 (port_in_use, attempt 1)]"
+    )
 
 
 def test_a_container_with_a_new_definition_is_not_connected_to_the_replaced_network():
