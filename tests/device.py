@@ -74,8 +74,9 @@ class Fuse:
 
 @dataclass
 class Jobs:
-    """`Workers` whose jobs run when the test says so. Those of a lane in `held` wait."""
+    """`Workers` whose jobs run when the test says so, `mixed` in any order. Those of a lane in `held` wait."""
 
+    mixed: bool = False
     held: set[str] = field(default_factory=set)
     waiting: deque[tuple[str, Callable[[], None]]] = field(default_factory=deque)
 
@@ -83,12 +84,13 @@ class Jobs:
         self.waiting.append((lane, job))
 
     def run_one(self) -> bool:
-        for index, (lane, job) in enumerate(self.waiting):
-            if lane not in self.held:
-                del self.waiting[index]
-                job()
-                return True
-        return False
+        may_run = [each for each in self.waiting if each[0] not in self.held]
+        if not may_run:
+            return False
+        chosen = random.choice(may_run) if self.mixed else may_run[0]
+        self.waiting.remove(chosen)
+        chosen[1]()
+        return True
 
 
 class Broker(FakeTransport):
@@ -121,8 +123,16 @@ class Broker(FakeTransport):
 
 
 class Device:
-    def __init__(self, policy: Policy = OPEN, limits: Limits = DEFAULT_LIMITS, images: tuple[str, ...] = ()) -> None:
-        random.seed(1)  # of the jitter: a test that fails, fails again
+    def __init__(
+        self,
+        policy: Policy = OPEN,
+        limits: Limits = DEFAULT_LIMITS,
+        images: tuple[str, ...] = (),
+        seed: int | None = 1,
+    ) -> None:
+        """`seed` is of the jitter: a test that fails, fails again. Hypothesis has its own."""
+        if seed is not None:
+            random.seed(seed)
         self.clock = Hands()
         self.fuse = Fuse()
         self.world = World()
@@ -133,6 +143,8 @@ class Device:
         self.broker = Broker(self.fuse)
         self.options = Options(IDENTITY, TOPICS, NAMING, policy=policy, limits=limits)
         self.beats = 0
+        self.mixed = False
+        """Jobs run in any order, and some of them while a look is being taken: as threads do."""
         for image in images:
             self.world.add_image(image)
         self.world.listeners.append(self._hear)
@@ -142,7 +154,7 @@ class Device:
     def boot(self, *, connect: bool = True) -> "Device":
         """A new agent on what there is, until nothing more happens by itself."""
         self.inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self.jobs = Jobs()
+        self.jobs = Jobs(self.mixed)
         self.agent = Agent(
             self.options,
             store=self.store,
@@ -280,6 +292,9 @@ class Device:
         self.fuse.call(name)
         if not name.endswith(".done"):
             self.trouble(name)
+        elif name == "observe.done" and self.mixed:
+            while random.random() < 0.7 and self.jobs.run_one():
+                pass
 
     def _store_call(self, where: str) -> None:
         if where in ("commit", "committed", "remember_good"):

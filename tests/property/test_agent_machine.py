@@ -42,9 +42,10 @@ JUNK = (b"", b"{", b'{"schema": 9}', payload({"base": app(only=service(build="."
 
 
 class AgentMachine(RuleBasedStateMachine):
-    @initialize(images=st.sets(st.sampled_from(("api:1", "api:2", "db:1"))))
-    def begin(self, images):
-        self.device = Device(images=("base:1", *images))
+    @initialize(images=st.sets(st.sampled_from(("api:1", "api:2", "db:1"))), mixed=st.booleans())
+    def begin(self, images, mixed):
+        self.device = Device(images=("base:1", *images), seed=None)
+        self.device.mixed = mixed
         for image in ("api:1", "api:2", "db:1"):
             self.device.world.offer_image(image)
         self.device.world.offer_image("job:1", behaviour=Behaviour(exit_code=0))

@@ -234,6 +234,7 @@ def test_an_engine_that_is_away_is_waited_for_and_nothing_is_concluded():
     device.wait(60)
     assert device.told()[-1] == "accepted 1.2"
     assert device.state()["engine"]["status"] == "away"
+    assert device.state()["apps"]["web"]["services"]["api"]["container"] == device.containers()["web/api"].name
     assert not device.state()["converged"]
     assert device.ups() == {"web/api"}
     device.world.away = False
@@ -386,3 +387,20 @@ def test_a_newer_target_at_any_moment_of_an_apply_is_the_one_that_stays():
         device.cut_power()
         device.boot().converge()
         assert device.containers()["web/api"].made.image == "api:2"
+
+
+def test_nothing_is_planned_from_a_look_that_a_step_has_outdated():
+    apps = {name: app(api=service(), db=service("db:1")) for name in ("a", "b", "c")}
+    for seed in range(30):
+        device = Device(images=ALL, seed=seed)
+        device.mixed = True
+        device.boot()
+        device.publish(apps)
+        device.converge()
+        device.fuse.reset()
+        device.publish({name: app(api=service("api:2"), db=service("db:2")) for name in apps}, revision=2)
+        device.converge()
+        assert device.fuse.calls.count("create") == 6, seed
+        assert device.fuse.calls.count("start") == 6
+        assert device.fuse.calls.count("stop") == 6
+        assert not [ack for ack in device.told() if ack.startswith("failed")]

@@ -235,6 +235,19 @@ def test_on_a_full_disk_everything_runs_on_and_is_told_later():
     assert device.state()["store"]["status"] == "ok"
 
 
+def test_on_a_full_disk_a_refusal_gets_no_puback_before_it_is_stored():
+    device = settled(WEB)
+    before = len(device.pubacked())
+    device.store.full = True
+    device.bring(b"{")
+    device.wait(30)
+    assert len(device.pubacked()) == before
+    device.store.full = False
+    device.converge()
+    assert device.told()[-1] == "rejected malformed"
+    assert len(device.pubacked()) == before + 1
+
+
 @pytest.mark.parametrize("moment", range(24))
 def test_a_disk_that_fills_up_at_any_moment_of_an_apply(moment):
     device = Device(images=ALL).boot()
