@@ -210,6 +210,7 @@ def test_a_transaction_is_all_or_nothing(bench: Bench) -> None:
             rows.put_target(accepted(revision=43))
             rows.put_app(AppRecord("web", "sha256:aa", {}))
             rows.queue("ack", lambda _: b"x")
+            rows.queue("event", lambda _: b"x")
             rows.unqueue(rows_before[0].seq)
             raise cause
 
@@ -397,6 +398,7 @@ def test_a_backup_restores_what_was_and_keeps_what_may_not_go_back(bench: Bench,
         rows.drop_app("web")
         rows.put_app(AppRecord("db", "sha256:bb", {}))
         rows.drop_attempt("web", "api")
+        rows.put_attempt(attempt("db", "later"))
     given = queue(store, "ack")
     session = store.reserve_sessions(10)
     floor = Floor(Version(1, 43), target(revision=43).digest)

@@ -14,6 +14,7 @@ import pytest
 from device_agent.adapters import sidecar, store_schema
 from device_agent.adapters.sidecar import Kept
 from device_agent.adapters.store import SqliteStore, StoreLocked, open_store
+from device_agent.model.errors import Refused
 from device_agent.model.memory import AcceptedTarget, AppRecord, Floor, Memory
 from device_agent.model.target import Target, Version
 
@@ -150,6 +151,18 @@ def test_a_small_damage_that_sqlite_cannot_see_is_seen(folder: Path) -> None:
     memory, _ = start(folder)
     assert memory.recovered is not None
     assert "a row of apps is damaged" in memory.recovered
+    assert version(memory) == GOOD
+
+
+def test_a_damage_that_only_sqlite_can_see_is_seen(folder: Path) -> None:
+    """The count of free pages in the header: every row is as it was written."""
+    open_store(folder, At()).close()
+    with (folder / DATABASE).open("r+b") as file:
+        file.seek(36)
+        file.write((1000).to_bytes(4, "big"))
+    memory, _ = start(folder)
+    assert memory.recovered is not None
+    assert "freelist" in memory.recovered.lower()
     assert version(memory) == GOOD
 
 
@@ -376,6 +389,21 @@ def test_a_restore_is_not_undone_by_the_last_good_file(folder: Path) -> None:
     assert [one.version for one in kept.targets] == [Version(1, 7)]
 
 
+def test_a_backup_is_a_single_file_and_leaves_nothing_beside_the_database(folder: Path, tmp_path: Path) -> None:
+    store = open_store(folder, At())
+    before = {path.name for path in folder.iterdir()}
+    backup = tmp_path / "backup"
+    store.backup(backup)
+    assert backup.stat().st_mode & 0o777 == 0o600
+    assert backup.read_bytes()[18:20] == b"\x01\x01"  # the file format's "no write-ahead log"
+    store.restore(backup)
+    backup.write_bytes(b"damaged" * 1000)
+    with pytest.raises(Refused):
+        store.restore(backup)
+    assert {path.name for path in folder.iterdir()} == before
+    store.close()
+
+
 def test_a_database_copied_by_hand_with_its_log_can_be_restored(lived_in: Path, tmp_path: Path) -> None:
     store = open_store(tmp_path / "fresh", At())
     memory = store.restore(lived_in / DATABASE)
@@ -387,7 +415,7 @@ def test_a_database_copied_by_hand_with_its_log_can_be_restored(lived_in: Path, 
 def test_the_agents_own_files_are_no_place_for_a_backup(folder: Path, name: str) -> None:
     store = open_store(folder, At())
     for action in (store.backup, store.restore):
-        with pytest.raises(Exception, match="one of the agent's own files"):
+        with pytest.raises(Refused, match="one of the agent's own files"):
             action(folder / ".." / folder.name / name)
     store.close()
 
