@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import queue
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -144,6 +145,7 @@ def agent(port: int) -> Iterator[Agent]:
             running.process.wait(timeout=20)
             client.disconnect()
             client.loop_stop()
+            shutil.rmtree(f"/dev/shm/{fleet}", ignore_errors=True)
 
 
 def connect(client: mqtt.Client, port: int) -> None:
@@ -167,7 +169,8 @@ def start(fleet: str, port: int, folder: Path) -> subprocess.Popen[bytes]:
         "DEVICE_AGENT_DEVICE_ID": "bench",
         "DEVICE_AGENT_MQTT_URL": f"mqtt://127.0.0.1:{port}",
         "DEVICE_AGENT_DATA_DIR": str(folder / "data"),
-        "DEVICE_AGENT_CONTROL_SOCKET": str(folder / "control.sock"),
+        # The heartbeat is beside it: on tmpfs, as in the image.
+        "DEVICE_AGENT_CONTROL_SOCKET": f"/dev/shm/{fleet}/control.sock",
         "DEVICE_AGENT_NAME_PREFIX": f"{fleet}-",
     }
     # Its log goes nowhere: what is measured as written is what is on its volume.
