@@ -88,7 +88,7 @@ def disconnect(connection: Connection) -> None:
 
 def raw(connection: Connection) -> sqlite3.Connection:
     """The sqlite3 connection beneath."""
-    driver = connection.connection.dbapi_connection
+    driver: object = connection.connection.dbapi_connection
     if not isinstance(driver, sqlite3.Connection):
         raise StoreBroken("the database is closed")
     return driver
