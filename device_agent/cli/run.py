@@ -40,6 +40,10 @@ log = structlog.get_logger()
 
 def run() -> int:
     """The exit code: 0 after SIGTERM, 1 when something failed, 2 for bad settings."""
+    inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
+    # First of all: in a container, process 1 does not even get a signal that it has no handler for.
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: inbox.put(StopRequested()))
     try:
         settings = load()
         options = agent_options(settings)
@@ -56,7 +60,6 @@ def run() -> int:
     except (StoreBroken, StoreFull, OSError) as error:
         print(f"device-agent: {settings.data_dir}: {error}", file=sys.stderr)
         return 1
-    inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
     engine = DockerEngine(settings.engine_url, str(options.identity))
     control = ControlSocket(settings.control_socket, lambda *question: inbox.put(Request(*question)))
     heartbeat = settings.control_socket.parent / HEARTBEAT
@@ -70,8 +73,6 @@ def run() -> int:
         inbox=inbox,
         beat=lambda: _touch(heartbeat),
     )
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, lambda *_: inbox.put(StopRequested()))
     log.info("starting", version=__version__, device=str(options.identity), sqlite=sqlite3.sqlite_version)
     try:
         control.start()
