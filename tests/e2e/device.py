@@ -172,7 +172,9 @@ class Device:
 
         def alive() -> Any:
             found = check()
-            assert found or (self.process and self.process.poll() is None), f"the agent has ended:\n{self.log()[-3000:]}"
+            assert found or (self.process and self.process.poll() is None), (
+                f"the agent has ended:\n{self.log()[-3000:]}"
+            )
             return found
 
         return eventually(alive, timeout, what)
@@ -233,6 +235,9 @@ class Device:
 
     def converge(self, timeout: float = CONVERGE_S) -> None:
         self.cloud.wait_converged(timeout, [self.id])
+
+    def has_converged(self) -> bool:
+        return self.cloud.shortfalls([self.id])[self.id] is None
 
     def acks(self, **expected: Any) -> list[dict[str, Any]]:
         """Those heard so far whose keys have these values."""

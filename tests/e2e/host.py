@@ -1,5 +1,6 @@
 """A container engine, looked at and meddled with by hand; and one of one's own that may be stopped."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -91,10 +92,8 @@ class Host:
 
     def remove(self, container: str) -> None:
         """docker rm -f, with its anonymous volumes."""
-        try:
+        with contextlib.suppress(docker.errors.NotFound):
             self.api.remove_container(container, force=True, v=True)
-        except docker.errors.NotFound:
-            pass
 
     def sweep(self, label: str) -> None:
         """Remove everything with this label: containers, networks, volumes."""
@@ -136,7 +135,9 @@ class OwnEngine:
 
     def load(self, *images: str) -> None:
         saved = subprocess.Popen(["docker", "save", *images], stdout=subprocess.PIPE)
-        subprocess.run(["docker", "-H", self.url, "load"], stdin=saved.stdout, check=True, capture_output=True, timeout=60)
+        subprocess.run(
+            ["docker", "-H", self.url, "load"], stdin=saved.stdout, check=True, capture_output=True, timeout=60
+        )
         assert saved.stdout
         saved.stdout.close()
         assert saved.wait() == 0
@@ -155,7 +156,9 @@ class OwnEngine:
         # Its containerd dies with it, and may stay a zombie that the next start would take for a living one.
         pid_file = self.folder / "exec" / "containerd" / "containerd.pid"
         pid = int(pid_file.read_text(encoding="utf-8"))
-        eventually(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie", 10, "containerd ends")
+        eventually(
+            lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie", 10, "containerd ends"
+        )
         pid_file.unlink()
 
     def restart(self) -> None:

@@ -1,8 +1,8 @@
 """`device-agent run`, with its power cut at a chosen call of a port: kill -9, before the call or after it.
 
 `POWER_CUT` says where, and is read by nothing but this file: `before engine.stop 1` is before the first stop,
-`after any 12` after the twelfth call of whatever; `never` cuts nothing. Each call is told on standard error. Reads of the
-outbox and of the clock, which leave no trace, are not counted.
+`after any 12` after the twelfth call of whatever; `never` cuts nothing. Each call is told on standard error. What
+leaves no trace (reads of the outbox and of the clock) is not counted.
 """
 
 import os
@@ -16,7 +16,7 @@ from typing import Any
 from device_agent.cli import run as composition
 
 NEVER = "never"
-_SILENT = frozenset(("outbox", "outbox_counts", "events", "close", "stop"))
+_SILENT = frozenset(("store.outbox", "store.outbox_counts", "store.close", "engine.events", "transport.stop"))
 
 
 class Fuse:
@@ -55,7 +55,7 @@ class Fused:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._port, name)
-        if not callable(method) or name in _SILENT:
+        if not callable(method) or f"{self._room}.{name}" in _SILENT:
             return method
 
         def fused(*args: Any, **more: Any) -> Any:

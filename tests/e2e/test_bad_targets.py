@@ -100,7 +100,10 @@ BY_CONTENT = [
         id="invalid",
     ),
     pytest.param(
-        {"apps": with_service(depends_on=["nobody"])}, "invalid", ["/apps/web/services/api/depends_on"], id="unknown-name"
+        {"apps": with_service(depends_on=["nobody"])},
+        "invalid",
+        ["/apps/web/services/api/depends_on"],
+        id="unknown-name",
     ),
     pytest.param({"apps": {"web": None}}, "invalid", ["/apps/web"], id="null-in-a-fleet-target"),
     pytest.param(
@@ -209,9 +212,7 @@ def test_only_what_a_trusted_key_has_signed_must_be_accepted(device: Device, cli
     trusted, other = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
     keys = device.folder / "keys"
     keys.mkdir()
-    (keys / "cloud.pem").write_bytes(
-        trusted.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    )
+    (keys / "cloud.pem").write_bytes(trusted.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     device.start(TRUSTED_KEYS=str(keys))
     unsigned = encoded(document(device, revision=1))
 

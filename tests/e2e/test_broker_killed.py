@@ -12,8 +12,13 @@ from tests.e2e.host import Host
 from tests.e2e.oracle import judge
 from tests.eventually import eventually
 
-KEEPS = "allow_anonymous true\npersistence true\npersistence_location /mosquitto/data/\nautosave_on_changes true\nautosave_interval 1\n"
 FORGETS = "allow_anonymous true\n"
+KEEPS = f"""{FORGETS}
+persistence true
+persistence_location /mosquitto/data/
+autosave_on_changes true
+autosave_interval 1
+"""
 APPS = {"web": app(api=service(), db=service())}
 
 

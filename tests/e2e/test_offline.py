@@ -90,9 +90,7 @@ def test_everything_must_be_back_after_the_machine_was_off(
     own_host.untag(other)
 
 
-def test_the_agent_must_start_before_the_engine_does(
-    mortal: Mosquitto, own_engine: OwnEngine, own_host: Host
-) -> None:
+def test_the_agent_must_start_before_the_engine_does(mortal: Mosquitto, own_engine: OwnEngine, own_host: Host) -> None:
     with Device(mortal, own_host) as device:
         device.start()
         device.publish({"web": app(api=service())})

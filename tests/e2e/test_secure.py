@@ -28,7 +28,18 @@ class Secured:
 
     def client(self, program: str, user: str, *arguments: str) -> tuple[int, bytes]:
         """One of Mosquitto's own clients, with a user's password, in the broker's container."""
-        login = ["-h", "localhost", "-p", "8883", "--cafile", "/mosquitto/config/ca.crt", "-u", user, "-P", password(user)]
+        login = [
+            "-h",
+            "localhost",
+            "-p",
+            "8883",
+            "--cafile",
+            "/mosquitto/config/ca.crt",
+            "-u",
+            user,
+            "-P",
+            password(user),
+        ]
         done = self.broker.container.get_wrapped_container().exec_run([program, "-V", "mqttv5", *login, *arguments])
         return done.exit_code, done.output
 
