@@ -1,5 +1,6 @@
 """What is told of an app: derived from what is wanted, what is observed, what is planned and what failed when."""
 
+import re
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,9 @@ from device_agent.model.observed import Container, Health, Observed, Status
 from device_agent.model.report import AppReport, Reason, ServiceReport
 from device_agent.model.steps import Create, Plan, Pull, RemoveNetwork, Start, Step, Stop
 from device_agent.model.target import Version
+
+# As many digits as a version of the protocol (below 2^53) has at most: labels can be edited by hand.
+_REVISION = re.compile(r"(?:fleet|device):([0-9]{1,15})\.([0-9]{1,15})")
 
 
 @dataclass(frozen=True, slots=True)
