@@ -316,3 +316,16 @@ def _short(ack: dict[str, Any]) -> str:
     version = f"{ack['epoch']}.{ack['revision']}" if "epoch" in ack else None
     words = (ack["verdict"], version, ack.get("app"), ack.get("service"), ack.get("code"))
     return " ".join(word for word in words if word)
+
+
+def online(*images: str) -> Device:
+    """Connected, with nothing to do yet."""
+    return Device(images=images or ("api:1", "api:2", "db:1", "db:2")).boot()
+
+
+def settled(apps: Mapping[str, Any] | None = None, **keys: Any) -> Device:
+    """It runs a first target (by default `web` with `api`), and has told so."""
+    device = online()
+    device.publish(apps, **keys)
+    device.converge()
+    return device

@@ -279,9 +279,12 @@ class _Planning:
         for user in users:
             match = self.matches.get(user.service)
             endpoint = self._endpoint(user.service, network) if match else None
-            if endpoint and match and match.winner is user:
-                connect = Step(Connect(user.name, endpoint), user.service, user.spec, cause, created, commits=user.up)
-                connected = self.steps.add(connect)
+            if endpoint is None or match is None or user not in (match.winner, match.fallback):
+                continue
+            # What is to be replaced is moved over too: it runs on while its replacement cannot.
+            connect = Step(Connect(user.name, endpoint), user.service, user.spec, cause, created, commits=user.up)
+            connected = self.steps.add(connect)
+            if user is match.winner:
                 self.attached[user.service] = self.attached.get(user.service, _NONE) | connected
                 if user.up:
                     self.steps.add(Step(Start(user.name), user.service, user.spec, cause, connected, commits=True))

@@ -11,19 +11,12 @@ from device_agent.runtime.agent import Died
 from device_agent.runtime.inbox import ThreadDied
 from device_agent.runtime.workers import CALL, STOP
 from tests.builders import app, payload, service
-from tests.device import TOPICS, Device
+from tests.device import TOPICS, Device, settled
 
 WEB = {"web": app(api=service())}
 WEB2 = {"web": app(api=service("api:2"))}
 TWO = {"web": app(api=service()), "db": app(db=service("db:1"))}
 ALL = ("api:1", "api:2", "db:1")
-
-
-def settled(apps=None, **keys) -> Device:
-    device = Device(images=ALL).boot()
-    device.publish(apps or WEB, **keys)
-    device.converge()
-    return device
 
 
 def touched(device: Device) -> set[str]:

@@ -104,10 +104,11 @@ def test_one_that_could_not_be_replaced_is_used_as_it_is_until_the_next_try():
     )
 
 
-def test_a_container_with_a_new_definition_is_not_connected_to_the_replaced_network():
+def test_what_is_to_be_replaced_is_moved_over_too_and_not_started():
     both = wanted(app(INTERNAL, api=service("api:2", networks=["default"]), db=service("db:1", networks=["default"])))
     made = plan(both, world(both, *USERS, networks=(network(BEFORE),)))
-    assert "connect api to" not in printed(made)
+    assert waits_for(made, "connect api to web_default") >= {"create network web_default", "stop api"}
+    assert "start api:" not in printed(made)
     assert {"stop api", "create network web_default"} <= waits_for(made, "start web-api-*")
 
 

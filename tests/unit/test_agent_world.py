@@ -1,0 +1,265 @@
+"""The owner loop and an engine that lives its own life: drift, failures, neighbours, and apps apart from each other."""
+
+import json
+
+from cloud_sim.engine_parts import Behaviour
+from device_agent.model.errors import EngineError, Kind
+from device_agent.runtime.workers import CALL, STOP
+from tests.builders import app, service
+from tests.device import OWNER, TOPICS, Device, online, settled
+
+ALL = ("api:1", "api:2", "db:1", "db:2")
+WEB = {"web": app(api=service())}
+WEB2 = {"web": app(api=service("api:2"))}
+
+
+# Drift.
+
+
+def test_a_container_removed_by_hand_comes_back_and_is_told():
+    device = settled()
+    device.world.rm(device.containers()["web/api"].id)
+    device.wait(1)
+    assert device.ups() == {"web/api"}
+    assert device.events() == ["drift"]
+    assert device.told()[-1] == "applied 1.1"
+
+
+def test_a_container_stopped_by_hand_is_started_again():
+    device = settled()
+    container = device.containers()["web/api"]
+    device.engine.stop(container.id, 1)
+    device.wait(10)
+    assert device.ups() == {"web/api"}
+    assert device.containers()["web/api"].id == container.id
+
+
+def test_a_volume_outlives_its_app():
+    stored = {"web": app({"volumes": {"data": {}}}, api=service(volumes=["data:/d"]))}
+    device = settled(stored)
+    device.publish({"db": app(db=service("db:1"))}, revision=2)
+    device.converge()
+    assert device.ups() == {"db/db"}
+    assert "web_data" in device.world.volumes
+    assert device.state()["orphans"]["volumes"] == ["web_data"]
+
+
+def test_a_crash_loop_is_told_once_with_its_last_lines():
+    device = online()
+    device.world.add_image("bad:1", behaviour=Behaviour(exit_code=3, output="no config\n"))
+    device.publish({"web": app(api=service("bad:1"))})
+    device.wait(120)
+    (event,) = [json.loads(sent.payload) for sent in device.broker.on(TOPICS.event)]
+    assert (event["event"], event["exit_code"], event["log"]) == ("crash_loop", 3, "no config\n")
+    told = device.state()["apps"]["web"]["services"]["api"]
+    assert (told["status"], told["reason"]["code"]) == ("restarting", "crash_loop")
+    assert "no config" in told["reason"]["message"]
+    assert device.told().count("failed 1.1 web api crash_loop") == 1
+
+
+def test_a_quiet_device_does_nothing_but_a_slow_check():
+    device = settled()
+    device.wait(60)
+    device.fuse.reset()
+    device.wait(3600)
+    assert set(device.fuse.calls) == {"observe", "observe.done"}
+    assert len(device.fuse.calls) <= 2 * 7
+
+
+# The engine.
+
+
+def test_the_loop_sleeps_while_an_engine_takes_its_time_to_answer():
+    device = settled()
+    device.publish({"web": app(api=service("nowhere:1"))}, revision=2)
+    device.wait(30)
+    device.jobs.held.add(CALL)
+    device.wait(1200)
+    due = device.agent.next_due()
+    assert due is None or due > device.clock.monotonic()
+    device.jobs.held.clear()
+    device.wait(10)
+    assert device.ups() == {"web/api"}
+
+
+def test_an_engine_that_is_away_is_waited_for_and_nothing_is_concluded():
+    device = settled()
+    device.world.away = True
+    device.publish(WEB2, revision=2)
+    device.wait(60)
+    assert device.told()[-1] == "accepted 1.2"
+    assert device.state()["engine"]["status"] == "away"
+    assert device.state()["apps"]["web"]["services"]["api"]["container"] == device.containers()["web/api"].name
+    assert not device.state()["converged"]
+    assert device.ups() == {"web/api"}
+    device.world.away = False
+    device.converge()
+    assert device.told()[-1] == "applied 1.2"
+    assert device.store.rows.attempts == {}
+
+
+def test_an_engine_that_goes_away_in_the_middle_of_a_replacement():
+    device = settled()
+    seen = []
+
+    def away_after_the_stop(name):
+        if name == "stop":
+            seen.append(name)
+            device.world.away = True
+
+    device.trouble = away_after_the_stop
+    device.publish(WEB2, revision=2)
+    device.wait(10)
+    assert seen == ["stop"]
+    device.trouble = lambda _name: None
+    device.world.away = False
+    device.converge()
+    assert device.containers()["web/api"].made.image == "api:2"
+
+
+def test_a_hiccup_of_a_call_is_no_failure():
+    device = online()
+    left = [2]
+
+    def hiccup(name):
+        if name == "create" and left[0]:
+            left[0] -= 1
+            raise EngineError("engine", "500", Kind.TEMPORARY)
+
+    device.trouble = hiccup
+    device.publish(WEB)
+    device.converge()
+    assert device.told() == ["accepted 1.1", "applying 1.1 web", "applied 1.1 web", "applied 1.1"]
+
+
+def test_a_replacement_that_cannot_start_leaves_the_old_one_running_and_is_retried_for_ever():
+    device = settled()
+    old = device.containers()["web/api"].id
+    device.world.add_image("bad:1", behaviour=Behaviour(start_error=("bad_command", Kind.TARGET)))
+    device.publish({"web": app(api=service("bad:1"))}, revision=2)
+    down = 0
+    for _ in range(1800):
+        device.wait(2)
+        down += not device.world.containers[old].up
+    assert down < 10
+    assert device.told().count("failed 1.2 web api bad_command") == 1
+    reason = device.state()["apps"]["web"]["services"]["api"]["reason"]
+    assert reason["code"] == "bad_command"
+    assert reason["attempt"] > 5
+    device.world.behaviours[device.world.images["docker.io/library/bad:1"]] = Behaviour()
+    device.converge()
+    assert device.containers()["web/api"].made.image == "bad:1"
+    assert device.told()[-1] == "applied 1.2"
+
+
+# One app never holds back another.
+
+
+def test_a_missing_image_of_one_app_delays_no_other():
+    device = online()
+    device.publish({"bad": app(api=service("nowhere:1")), "web": app(api=service())})
+    device.wait(5)
+    assert device.ups() == {"web/api"}
+    assert "applied 1.1 web" in device.told()
+    assert "applied 1.1" not in device.told()
+
+
+def test_a_slow_stop_of_one_app_delays_no_other():
+    device = settled({"slow": app(api=service()), "web": app(db=service("db:1"))})
+    device.jobs.held.add(STOP)
+    device.publish(
+        {"slow": app(api=service("api:2")), "web": app(db=service("db:1"), more=service("db:2"))}, revision=2
+    )
+    device.wait(30)
+    assert device.ups() == {"slow/api", "web/db", "web/more"}
+    assert "applied 1.2 web" in device.told()
+    device.jobs.held.clear()
+    device.converge()
+    assert device.containers()["slow/api"].made.image == "api:2"
+
+
+def test_a_crash_loop_of_one_app_delays_no_other():
+    device = online()
+    device.world.add_image("bad:1", behaviour=Behaviour(exit_code=1))
+    device.publish({"bad": app(api=service("bad:1")), "web": app(api=service())})
+    device.wait(30)
+    assert "applied 1.1 web" in device.told()
+
+
+# What is not ours.
+
+
+def test_foreign_objects_with_confusable_names_are_never_touched():
+    device = online()
+    names = ("web-api", "web-api-123456", "web_api_1")
+    ids = [device.world.add_foreign(name) for name in names]
+    labels = {"device-agent.device": "plant7/d2", "device-agent.app": "web", "device-agent.service": "api"}
+    ids.append(device.world.add_foreign("neighbour", labels=labels))
+    device.world.add_network("web_default2")
+    device.world.add_volume("web_data")
+    device.publish({"web": app(api=service(networks=["default"]))})
+    device.converge()
+    device.publish({}, revision=2, allow_empty=True)
+    device.converge()
+    assert [device.world.containers[id_].up for id_ in ids] == [True] * 4
+    assert "web_default2" in {network.name for network in device.world.networks.values()}
+    assert "web_data" in device.world.volumes
+    assert not [c for c in device.world.containers.values() if c.owned_by(OWNER)]
+
+
+def test_a_container_that_has_the_name_is_reported_and_left():
+    device = settled()
+    name = device.containers()["web/api"].name
+    device.publish({}, revision=2, allow_empty=True)
+    device.converge()
+    foreign = device.world.add_foreign(name)
+    device.publish(WEB, revision=3)
+    device.wait(60)
+    assert device.state()["apps"]["web"]["services"]["api"]["reason"]["code"] == "name_in_use"
+    assert device.world.containers[foreign].up
+    device.world.rm(foreign)
+    device.converge()
+    assert device.ups() == {"web/api"}
+
+
+def test_nothing_is_planned_from_a_look_that_a_step_has_outdated():
+    apps = {name: app(api=service(), db=service("db:1")) for name in ("a", "b", "c")}
+    for seed in range(30):
+        device = Device(images=ALL, seed=seed)
+        device.mixed = True
+        device.boot()
+        device.publish(apps)
+        device.converge()
+        device.fuse.reset()
+        device.publish({name: app(api=service("api:2"), db=service("db:2")) for name in apps}, revision=2)
+        device.converge()
+        assert device.fuse.calls.count("create") == 6, seed
+        assert device.fuse.calls.count("start") == 6
+        assert device.fuse.calls.count("stop") == 6
+        assert not [ack for ack in device.told() if ack.startswith("failed")]
+
+
+def test_only_what_may_pass_by_itself_is_tried_again_at_once():
+    for kind, calls in ((Kind.TEMPORARY, 3), (Kind.OUTSIDE, 1), (Kind.TARGET, 1)):
+        device = online()
+
+        def fails(name, kind=kind):
+            if name == "create":
+                raise EngineError("broken", "it fails", kind)
+
+        device.trouble = fails
+        device.wait(3)
+        device.publish(WEB)
+        assert device.fuse.calls.count("create") == calls
+
+
+def test_the_old_one_runs_on_with_its_network_although_that_was_replaced_and_the_new_one_is_bad():
+    device = settled({"web": app(api=service(networks=["default"]))})
+    old = device.containers()["web/api"]
+    device.world.add_image("bad:1", behaviour=Behaviour(start_error=("bad_command", Kind.TARGET)))
+    internal = {"networks": {"default": {"internal": True}}}
+    device.publish({"web": app(internal, api=service("bad:1", networks=["default"]))}, revision=2)
+    device.wait(60)
+    ids = {network.name: network.id for network in device.world.networks.values()}
+    assert old.up
+    assert old.attached == {"web_default": ids["web_default"]}
