@@ -16,8 +16,9 @@ from device_agent.model.report import AppReport, Reason, ServiceReport
 from device_agent.model.steps import Create, Plan, Pull, RemoveNetwork, Start, Step, Stop
 from device_agent.model.target import Version
 
-# As many digits as a version of the protocol (below 2^53) has at most: labels can be edited by hand.
-_REVISION = re.compile(r"(?:fleet|device):([0-9]{1,15})\.([0-9]{1,15})")
+_REVISION = re.compile(r"(?:fleet|device):([0-9]{1,16})\.([0-9]{1,16})")
+_LARGEST = 2**53 - 1
+"""Of the protocol's numbers. A label can be edited by hand: what is beyond is no floor."""
 
 
 @dataclass(frozen=True, slots=True)
