@@ -279,7 +279,9 @@ class Agent:
         if plan is None:
             return
         if wanted is None:
-            self._tell_all(self._gone(app) if only_leftovers(plan, None) else self.rollout.begun(app))
+            going = any(container.app == app for container in observed.containers)
+            gone = only_leftovers(plan, None) and not going
+            self._tell_all(self._gone(app) if gone else self.rollout.begun(app))
         elif settled(wanted, observed, plan):
             self._arrived(app)
             record = self.rollout.settled(app, wanted.digest, specs(wanted, observed), wanted.release)

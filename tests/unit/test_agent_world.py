@@ -4,6 +4,7 @@ import json
 
 from cloud_sim.engine_parts import Behaviour
 from device_agent.model.errors import EngineError, Kind
+from device_agent.model.observed import Status
 from device_agent.runtime.workers import CALL, STOP
 from tests.builders import app, service
 from tests.device import OWNER, TOPICS, Device, online, settled
@@ -263,3 +264,15 @@ def test_the_old_one_runs_on_with_its_network_although_that_was_replaced_and_the
     ids = {network.name: network.id for network in device.world.networks.values()}
     assert old.up
     assert old.attached == {"web_default": ids["web_default"]}
+
+
+def test_an_app_counts_as_removed_when_it_is_gone_and_not_when_it_is_going():
+    device = settled({"web": app(api=service()), "db": app(db=service("db:1"))})
+    container = device.containers()["db/db"]
+    container.status = Status.REMOVING
+    device.publish(WEB, revision=2)
+    device.wait(30)
+    assert "applied 1.2" not in device.told()
+    device.world.rm(container.id)
+    device.converge()
+    assert device.told()[-1] == "applied 1.2"
