@@ -137,6 +137,8 @@ class Device:
         self.fuse = Fuse()
         self.world = World()
         self.engine = SimulatedEngine(OWNER, self.world, self._engine_call)
+        self.watch: Callable[[], None] = lambda: None
+        """Called after each engine call has taken effect."""
         self.trouble: Callable[[str], None] = lambda _name: None
         """Called before each engine call: raises what the engine is to answer."""
         self.store = FakeStore(self.clock, self._store_call)
@@ -289,6 +291,8 @@ class Device:
     # Fakes' hooks.
 
     def _engine_call(self, name: str, _arguments: tuple[Any, ...]) -> None:
+        if name.endswith(".done"):
+            self.watch()
         self.fuse.call(name)
         if not name.endswith(".done"):
             self.trouble(name)

@@ -56,6 +56,7 @@ class AgentMachine(RuleBasedStateMachine):
         self.seen: dict[str, Any] = {}
         self.volumes: set[str] = set()
         self.foreign = self.device.world.add_foreign("web-api")
+        self.device.watch = self.one_container_of_a_service_runs
         self.device.boot()
         self.publish_fleet(FLEET_APPS[1])
 

@@ -11,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from device_agent.core.backoff import Attempts
+from device_agent.core.matching import match_services
 from device_agent.core.planner import plan_app, plan_removal
 from device_agent.model.errors import EngineError
 from device_agent.model.memory import Attempt
-from device_agent.model.steps import Plan, Pull, Step, Stop
+from device_agent.model.observed import Container, Health, Status
+from device_agent.model.steps import Plan, Pull, Remove, Start, Step, Stop
 from device_agent.runtime.execute import execute
 from tests.builders import NOW, attempts, wanted
 from tests.property.strategies import Scene, documents, scenes, shortcomings
@@ -43,7 +45,14 @@ def carry_out(scene: Scene, plan: Plan, attempts: dict[tuple[str, str], Attempt]
                 )
             else:
                 done.add(step.id)
+                if isinstance(step.action, Start):
+                    up = [c for c in scene.engine.observe().containers if c.service == service_of(step) and c.up]
+                    assert len(up) <= 1, f"{step}\n{plan}"
     return len(done | failed)
+
+
+def service_of(step: Step) -> str:
+    return step.subject.removeprefix("previous ")
 
 
 def planned(scene: Scene, rows: dict[tuple[str, str], Attempt] | None = None, after_s: float = 0) -> Plan:
@@ -125,6 +134,39 @@ def test_what_runs_is_stopped_only_when_all_images_are_there(scene):
     for step in plan.steps:
         if isinstance(step.action, Stop) and not step.subject.startswith("previous "):
             assert pulls <= everything_before(plan, step), f"{step}\n{plan}"
+
+
+@given(scenes())
+def test_what_could_run_again_is_removed_only_when_its_replacement_is_good(scene):
+    observed = {c.id: c for c in scene.engine.observe().containers}
+    plan = planned(scene)
+    for step in plan.steps:
+        if not isinstance(step.action, Remove) or step.until or service_of(step) not in scene.wanted.services:
+            continue
+        if observed[step.action.id].status in (Status.CREATED, Status.DEAD):
+            continue
+        others = [c for c in observed.values() if c.service == service_of(step) and c.id != step.action.id]
+        assert any((c.status is Status.RUNNING and c.health in (None, Health.HEALTHY)) or c.completed for c in others)
+
+
+def _could_run(container: Container, scene: Scene) -> bool:
+    """It ran before, and stands on nothing that may be missing."""
+    made = scene.world.containers[container.id].made
+    return container.status is Status.EXITED and made.network_mode == "none" and not container.networks
+
+
+@given(scenes())
+def test_while_a_service_cannot_be_brought_up_what_it_replaces_runs(scene):
+    observed = scene.engine.observe()
+    rows = {
+        ("web", name): Attempt("web", name, match.spec, 1, "bad", "bad", NOW + timedelta(minutes=1))
+        for name, match in match_services(scene.wanted, observed).items()
+        if match.spec and not (match.winner and match.winner.up)
+    }
+    others = [c for c in observed.containers if ("web", c.service) in rows and c.spec != rows["web", c.service].spec]
+    owed = {c.service for c in others if not c.one_shot and (c.up or _could_run(c, scene))}
+    carry_out(scene, plan_app(scene.wanted, observed, Attempts(NOW, rows), {}), {})
+    assert owed <= {c.service for c in scene.engine.observe().containers if c.up}
 
 
 @given(scenes())
