@@ -1,6 +1,5 @@
 """The owner loop over fakes: from a target to running containers and back, in order, and what overtakes what."""
 
-
 from device_agent.runtime.workers import PULL
 from tests.builders import app, payload, service
 from tests.device import TOPICS, Device, online, settled
