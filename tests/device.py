@@ -99,6 +99,8 @@ class Broker(FakeTransport):
     def __init__(self, fuse: Fuse) -> None:
         super().__init__()
         self.fuse = fuse
+        self.unanswered: set[int] = set()
+        """Handles of what was published while PUBACKs were held back."""
 
     def start(self, **keys: Any) -> None:
         self.stopped = False
@@ -107,6 +109,8 @@ class Broker(FakeTransport):
     def publish(self, topic: str, payload: bytes, **keys: Any) -> int | None:
         self.fuse.call(f"publish {topic.rpartition('/')[2]}")
         handle = super().publish(topic, payload, **keys)
+        if self.hold_pubacks and handle is not None:
+            self.unanswered.add(handle)
         self.fuse.call(f"published {topic.rpartition('/')[2]}")
         return handle
 
@@ -115,7 +119,14 @@ class Broker(FakeTransport):
         super().acknowledge(token)
         self.fuse.call("puback.done")
 
+    def lose_unanswered(self) -> None:
+        """What the broker has not answered never reached it: `hold_pubacks` was on, and the connection breaks."""
+        if self.hold_pubacks:
+            self.sent = [sent for sent in self.sent if sent.handle not in self.unanswered]
+        self.unanswered.clear()
+
     def power_lost(self) -> None:
+        self.lose_unanswered()
         self.connected = False
         if self.will is not None:
             self.retained[self.will.topic] = self.will.payload

@@ -156,6 +156,7 @@ class AgentMachine(RuleBasedStateMachine):
     @rule(hold=st.booleans())
     def connection(self, hold):
         if self.device.broker.connected:
+            self.device.broker.lose_unanswered()
             self.device.broker.disconnect()
         else:
             self.device.broker.hold_pubacks = hold
@@ -235,9 +236,10 @@ class AgentMachine(RuleBasedStateMachine):
         device = self.device
         device.world.away = device.world.registry_down = device.store.full = False
         device.trouble = lambda _name: None
-        device.broker.hold_pubacks = False
         if device.broker.connected:
+            device.broker.lose_unanswered()
             device.broker.disconnect()
+        device.broker.hold_pubacks = False
         device.broker.connect()
         for scope, (revision, apps) in self.newest.items():
             self._send(scope, revision, apps)
