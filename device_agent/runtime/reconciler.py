@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from device_agent.core.backoff import CAP_S, Attempts, due
+from device_agent.core.backoff import CAP, CAP_S, Attempts, due
 from device_agent.core.intake import Wanted, adopted_apps, own_apps
 from device_agent.core.planner import image_subject, plan_app, plan_removal
 from device_agent.model.errors import Cancelled, EngineAway, EngineError, Kind
@@ -235,10 +235,21 @@ class Reconciler:
         active = {(plan.app, step.subject) for plan in self.plans.values() for step in plan.steps if not _kept(step)}
         active |= {("", s.subject) for plan in self.plans.values() for s in plan.steps if isinstance(s.action, Pull)}
         for key, attempt in list(self.rows.items()):
-            if key not in active and attempt.app not in self.runs and due(attempt, now):
+            if key in active or attempt.app in self.runs or self._on_probation(attempt, now):
+                continue
+            if due(attempt, now):
                 del self.rows[key]
                 self._woke_for.pop(key, None)
                 self.forget(*key)
+
+    def _on_probation(self, attempt: Attempt, now: datetime) -> bool:
+        """A one-shot that runs is not good yet: it may fail again in a moment, and then waits longer than before."""
+        wanted = self.wanted.apps.get(attempt.app)
+        service = wanted.services.get(attempt.subject) if wanted else None
+        if service is None or not service.service.one_shot or now >= attempt.next_at + CAP:
+            return False
+        containers = self.observed.containers if self.observed else ()
+        return any(c.up and c.spec == attempt.spec and c.app == attempt.app for c in containers)
 
     # Acting.
 

@@ -153,6 +153,24 @@ def test_a_replacement_that_cannot_start_leaves_the_old_one_running_and_is_retri
     assert device.told()[-1] == "applied 1.2"
 
 
+def test_a_job_that_fails_after_a_while_is_run_less_and_less_often():
+    for restart in ("no", "on-failure:2"):
+        device = settled({"jobs": app(job=service(restart=restart))})
+        job = device.containers()["jobs/job"].id
+        device.fuse.reset()
+        for _ in range(1200):
+            device.wait(3)
+            if device.world.containers[job].up:
+                device.world.exit(job, 1)
+        assert device.fuse.calls.count("start") < 60, restart
+        assert device.state()["apps"]["jobs"]["services"]["job"]["reason"]["attempt"] > 5
+        device.wait(600)
+        device.world.exit(job, 0)
+        device.wait(600)
+        assert device.state()["apps"]["jobs"]["services"]["job"]["status"] == "completed"
+        assert device.store.rows.attempts == {}
+
+
 # One app never holds back another.
 
 
