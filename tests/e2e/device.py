@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -165,7 +166,12 @@ class Device:
     def start_offline(self, **settings: str) -> None:
         """Until it answers local people: there may be no broker."""
         self.launch(**settings)
-        self.until((self.folder / "control.sock").exists, READY_S, "the agent listens to local people")
+        self.until(self._listens, READY_S, "the agent listens to local people")
+
+    def _listens(self) -> bool:
+        # The file alone says nothing: a killed agent leaves it behind.
+        with socket.socket(socket.AF_UNIX) as client:
+            return client.connect_ex(self.settings["CONTROL_SOCKET"]) == 0
 
     def until(self, check: Callable[[], Any], timeout: float, what: str) -> Any:
         """`eventually`, but an agent that ends meanwhile is told at once."""

@@ -24,7 +24,7 @@ CALLS = (
     *("engine.observe", "engine.create", "engine.stop", "engine.start", "engine.remove"),
     *("transport.start", "transport.publish", "transport.acknowledge"),
 )
-HANDS = 4
+HANDS = 6
 """Devices that are worked on side by side: most of the time they wait for the engine."""
 
 

@@ -1,6 +1,7 @@
 """What people type on the device: answered by the running agent and, where none runs, from its database."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,19 @@ import pytest
 from device_agent import __version__
 from device_agent.adapters.clock import SystemClock
 from device_agent.adapters.store import open_store
+from tests.broker import Mosquitto
 from tests.e2e.device import READY_S, Device, app, service
+from tests.e2e.host import Host
 from tests.eventually import eventually
+
+
+@pytest.fixture(scope="module")
+def shared(broker: Mosquitto, host: Host) -> Iterator[Device]:
+    """For those that change nothing."""
+    with Device(broker, host) as device:
+        device.start()
+        device.publish({"web": app(api=service())}, release="one")
+        yield device
 
 
 def target(device: Device, revision: int, apps: dict[str, Any]) -> bytes:
@@ -42,29 +54,25 @@ def test_a_target_must_be_planned_and_applied_from_a_file(device: Device) -> Non
     assert device.cli("plan", "-", stdin=web).stdout.decode().strip() == "nothing to do"
 
 
-def test_status_must_tell_what_runs(device: Device) -> None:
-    device.start()
-    device.publish({"web": app(api=service())}, release="one")
+def test_status_must_tell_what_runs(shared: Device) -> None:
+    status = shared.status()
 
-    status = device.status()
-
-    assert (status["fleet"], status["device"]) == (device.fleet, device.id)
+    assert (status["fleet"], status["device"]) == (shared.fleet, shared.id)
     assert (status["converged"], status["connected"], version_of(status, "fleet")) == (True, True, 1)
     api = status["apps"]["web"]["services"]["api"]
-    assert (api["status"], f"/{api['container']}") == ("running", device.container("web/api")["Name"])
-    lines = device.cli("status").stdout.decode().splitlines()
+    assert (api["status"], f"/{api['container']}") == ("running", shared.container("web/api")["Name"])
+    lines = shared.cli("status").stdout.decode().splitlines()
     assert "converged" in lines[0]
     assert "web/api" in lines[1]
 
 
-def test_a_bad_target_from_a_file_must_be_refused_with_its_pointers(device: Device) -> None:
-    device.start()
+def test_a_bad_target_from_a_file_must_be_refused_with_its_pointers(shared: Device) -> None:
     for verb in ("plan", "apply"):
-        answer = device.cli(verb, "-", stdin=target(device, 1, {"web": app(api=service(build="."))}))
+        answer = shared.cli(verb, "-", stdin=target(shared, 1, {"web": app(api=service(build="."))}))
         assert answer.returncode == 1
         assert b"/apps/web/services/api/build" in answer.stderr
         assert b"unsupported" in answer.stderr
-    assert device.status()["have"] == {"fleet": None, "device": None}
+    assert shared.status()["have"]["device"] is None
 
 
 def test_commands_must_be_answered_where_no_agent_runs(device: Device, tmp_path: Path) -> None:
@@ -126,17 +134,15 @@ def test_a_backup_must_be_made_and_restored_while_the_agent_runs(device: Device,
     assert device.identities()["web/db"] == before["web/db"]
 
 
-def test_what_is_no_backup_must_not_be_restored(device: Device, tmp_path: Path) -> None:
+def test_what_is_no_backup_must_not_be_restored(shared: Device, tmp_path: Path) -> None:
     junk = tmp_path / "junk"
     junk.write_bytes(b"SQLite format 3\0" + b"\x17" * 5000)
-    device.start()
-    device.publish({"web": app(api=service())})
-    before = device.identities()
-    answer = device.cli("restore", str(junk))
+    before = shared.identities()
+    answer = shared.cli("restore", str(junk))
     assert answer.returncode == 1
     assert len(answer.stderr.splitlines()) == 1
-    assert version_of(device.status(), "fleet") == 1
-    assert device.identities() == before
+    assert version_of(shared.status(), "fleet") == 1
+    assert shared.identities() == before
 
 
 def test_healthcheck_must_tell_a_running_agent_from_none(device: Device) -> None:

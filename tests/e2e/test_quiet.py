@@ -1,8 +1,12 @@
 """In a steady state nothing is written, nothing is said, and nobody can connect."""
 
+import tempfile
 import threading
+from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.broker import Mosquitto, Peer
 from tests.e2e.device import Device, app, service
@@ -15,7 +19,15 @@ def written(pid: int) -> int:
     return int(psutil.Process(pid).io_counters().write_bytes)
 
 
-def test_an_idle_agent_must_write_nothing_and_say_nothing(device: Device, broker: Mosquitto) -> None:
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A folder on a tmpfs: the place of the control socket and the heartbeat, as in the Compose file."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        yield Path(folder)
+
+
+def test_an_idle_agent_must_write_nothing_and_say_nothing(device: Device, broker: Mosquitto, memory: Path) -> None:
+    device.settings["CONTROL_SOCKET"] = str(memory / "control.sock")
     device.start()
     device.publish({"web": app(api=service(), db=service(healthcheck={"test": "true", "interval": "1s"}))})
     assert device.process
