@@ -30,7 +30,7 @@ from device_agent.core.status import (
 from device_agent.core.wanted import Naming, WantedApp
 from device_agent.model.errors import Refused, StoreFull
 from device_agent.model.memory import AppRecord, Floor, Memory
-from device_agent.model.observed import EngineEvent, Health, Observed, Status
+from device_agent.model.observed import Container, EngineEvent, Health, Observed, Status
 from device_agent.model.report import Ack, AppReport, Happening, Have, State
 from device_agent.model.steps import Plan
 from device_agent.model.target import SCOPES, Identity
@@ -127,6 +127,8 @@ class Agent:
         """PUBACKs to send when `_writes` are on disk."""
         self._transport = transport
         self._tails: dict[str, str] = {}
+        self._loops: dict[str, Container | None] = {}
+        """By id, what crashes again and again: as it was seen, until its event is told, then None."""
         self._converged: tuple[bool, object] = (False, None)
         self._changed = True
         self._state: State | None = None
@@ -357,11 +359,18 @@ class Agent:
             if not troubled:
                 if container.status is Status.RUNNING and container.restarts == 0:
                     self._tails.pop(container.id, None)
-            elif container.id not in self._tails:
-                self._tails[container.id] = ""
+                    self._loops.pop(container.id, None)
+            elif container.id not in self._tails or self._begins_to_loop(container):
+                self._tails.setdefault(container.id, "")
+                if self._begins_to_loop(container):
+                    self._loops[container.id] = container
                 self._workers.submit(CALL, lambda id_=container.id: self._read_tail(id_))  # type: ignore[misc]
         for gone in self._tails.keys() - {c.id for c in observed.containers}:
             del self._tails[gone]
+            self._loops.pop(gone, None)
+
+    def _begins_to_loop(self, container: Container) -> bool:
+        return container.status is Status.RESTARTING and container.id not in self._loops
 
     def _read_tail(self, container_id: str) -> None:
         try:
@@ -371,13 +380,14 @@ class Agent:
         self._inbox.put(TailRead(container_id, text))
 
     def _tail_read(self, event: TailRead) -> None:
-        observed = self.reconciler.observed
-        container = next((c for c in observed.containers if c.id == event.container_id), None) if observed else None
-        if container is None:
+        if event.container_id not in self._tails:
             return
         self._tails[event.container_id] = event.text
         self._changed = True
-        if container.status is Status.RESTARTING:
+        # As it was when it was seen restarting: by now it may run again, until its next crash.
+        container = self._loops.get(event.container_id)
+        if container is not None:
+            self._loops[event.container_id] = None
             self.tell(
                 Happening(
                     "crash_loop",
