@@ -6,7 +6,7 @@ A world is drawn around what is wanted: `running(app, "api")` is the very contai
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -26,7 +26,13 @@ from device_agent.wire.target import read_target
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 IDENTITY = Identity("plant7", "d1")
 NAMING = Naming(str(IDENTITY))
-OPEN = Policy(privileged=True, host_network=True, cap_add=("*",), devices=("*",), binds=("*",), engine_socket=True)
+OPEN = Policy(
+    **{
+        rule.name: True if rule.default is False else ("*",)
+        for rule in fields(Policy)
+        if rule.default in (False, ()) and rule.name != "digests_only"
+    }
+)
 
 Json = Any
 

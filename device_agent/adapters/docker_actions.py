@@ -15,7 +15,7 @@ import urllib3
 from docker.api.client import APIClient
 from docker.errors import APIError
 
-from device_agent.adapters.docker_create import container_body, network_arguments
+from device_agent.adapters.docker_create import MAC_OF_ENDPOINT, container_body, network_arguments
 from device_agent.adapters.docker_errors import sorted_error
 from device_agent.adapters.docker_http import EngineHttp
 from device_agent.model.errors import EngineError, Kind
@@ -25,6 +25,8 @@ TAIL_BYTES = 2048
 DRIVER_S = 15.0
 """How long the engine looks for a driver or plugin that it does not have, before it says so."""
 _KEPT = 8
+_PLATFORM = (1, 41)
+"""Older engines have no word for it."""
 
 
 class Actions:
@@ -53,12 +55,17 @@ class Actions:
     def create(self, create: Create) -> list[str]:
         """The engine's warnings."""
         with self._client(f"create {create.name}", more_s=DRIVER_S) as client:
-            body = container_body(create, self._http.api())
-            made = client.create_container_from_config(body, create.name)  # type: ignore[no-untyped-call]
+            api = self._http.api()
+            platform = create.service.platform if api >= _PLATFORM else None
+            body = container_body(create, api)
+            made = client.create_container_from_config(body, create.name, platform)  # type: ignore[no-untyped-call]
         return list(made.get("Warnings") or ())
 
     def connect(self, connect: Connect) -> None:
-        network = connect.endpoint.network
+        network, mac_address = connect.endpoint.network, connect.endpoint.mac_address
+        if mac_address and self._http.api() < MAC_OF_ENDPOINT:
+            message = f"this engine gives a container one MAC address, on its first network: not one on {network}"
+            raise EngineError("bad_config", message, Kind.TARGET)
         already = _says("already exists in network")
         with self._client(f"connect {connect.container} to {network}") as client, _accepting(already):
             client.connect_container_to_network(
@@ -67,6 +74,7 @@ class Actions:
                 ipv4_address=connect.endpoint.ipv4_address,
                 ipv6_address=connect.endpoint.ipv6_address,
                 aliases=list(connect.endpoint.aliases) or None,
+                mac_address=mac_address,
             )
 
     def disconnect(self, container_id: str, network: str) -> None:

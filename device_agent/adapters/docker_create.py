@@ -3,17 +3,22 @@
 Two choices of ours. A named or anonymous volume is a mount (it takes every option); a bind mount whose host path is to
 be made when it is missing is a bind, because that is what makes the path on every engine. Labels of the agent outweigh
 the service's. Further networks of a container are steps of their own: before API 1.44 the engine takes only one here.
+What an engine is too old for and Compose leaves out for it (`start_interval`, `annotations`) is left out here, too.
 """
 
 import math
+from dataclasses import replace
 from typing import Any
 
-from device_agent.model.compose import Healthcheck, IpamConfig, Mount, Port, Service
+from device_agent.model.compose import DeviceRequest, Healthcheck, IpamConfig, Mount, Port, Service
 from device_agent.model.steps import Create, CreateNetwork, Endpoint
 
 Body = dict[str, Any]
 
 _NS = 1_000_000_000
+_SYSTEM_PATHS = "systempaths=unconfined"
+MAC_OF_ENDPOINT = (1, 44)
+"""Before, a container has one MAC address, that of its first network."""
 
 
 def container_body(create: Create, api: tuple[int, int]) -> Body:
@@ -35,10 +40,18 @@ def container_body(create: Create, api: tuple[int, int]) -> Body:
         WorkingDir=service.working_dir,
         StopSignal=service.stop_signal,
         Healthcheck=_healthcheck(service.healthcheck, api),
-        ExposedPorts={_port_key(port): {} for port in service.ports} or None,
+        ExposedPorts={port: {} for port in (*map(_port_key, service.ports), *service.expose)} or None,
+        Domainname=service.domainname,
+        Tty=service.tty or None,
+        OpenStdin=service.stdin_open or None,
     )
-    if create.endpoints:
-        first = create.endpoints[0]
+    first = create.endpoints[0] if create.endpoints else None
+    if first is None and service.mac_address:
+        first = Endpoint(create.network_mode, mac_address=service.mac_address)
+    if first and api < MAC_OF_ENDPOINT:
+        _given(body, MacAddress=first.mac_address)
+        first = replace(first, mac_address=None) if create.endpoints else None
+    if first:
         body["NetworkingConfig"] = {"EndpointsConfig": {first.network: _endpoint(first)}}
     return body
 
@@ -62,7 +75,12 @@ def _endpoint(endpoint: Endpoint) -> Body:
     body: Body = {}
     addresses: Body = {}
     _given(addresses, IPv4Address=endpoint.ipv4_address, IPv6Address=endpoint.ipv6_address)
-    _given(body, Aliases=list(endpoint.aliases) or None, IPAMConfig=addresses or None)
+    _given(
+        body,
+        Aliases=list(endpoint.aliases) or None,
+        IPAMConfig=addresses or None,
+        MacAddress=endpoint.mac_address,
+    )
     return body
 
 
@@ -93,8 +111,61 @@ def _host_config(create: Create, api: tuple[int, int]) -> Body:
         Sysctls=dict(service.sysctls) or None,
         Ulimits=[{"Name": n, "Soft": u.soft, "Hard": u.hard} for n, u in service.ulimits.items()] or None,
         LogConfig=_log_config(service),
+        Annotations=dict(service.annotations) or None if api >= (1, 43) else None,
+        GroupAdd=list(service.group_add) or None,
+        DnsOptions=list(service.dns_opt) or None,
+        DnsSearch=list(service.dns_search) or None,
+        StorageOpt=dict(service.storage_opt) or None,
+        **_isolation(service),
+        **_limits(service),
     )
     return host
+
+
+def _isolation(service: Service) -> Body:
+    options = [option for option in service.security_opt if option != _SYSTEM_PATHS]
+    # `systempaths` is a word of the clients: the engine is told which paths to hide, and here it is none.
+    hidden: list[str] | None = [] if _SYSTEM_PATHS in service.security_opt else None
+    return {
+        "Runtime": service.runtime,
+        "SecurityOpt": options or None,
+        "MaskedPaths": hidden,
+        "ReadonlyPaths": hidden,
+        "UsernsMode": service.userns_mode,
+        "PidMode": service.pid,
+        "IpcMode": service.ipc,
+        "UTSMode": service.uts,
+        "CgroupnsMode": service.cgroup,
+        "CgroupParent": service.cgroup_parent,
+        "DeviceCgroupRules": list(service.device_cgroup_rules) or None,
+        "DeviceRequests": [_device_request(request) for request in service.device_requests] or None,
+    }
+
+
+def _limits(service: Service) -> Body:
+    return {
+        "CpuShares": service.cpu_shares,
+        "CpuQuota": service.cpu_quota,
+        "CpuPeriod": service.cpu_period,
+        "CpusetCpus": service.cpuset,
+        "MemoryReservation": service.mem_reservation,
+        "MemorySwap": service.memswap_limit,
+        "MemorySwappiness": service.mem_swappiness,
+        "OomKillDisable": service.oom_kill_disable or None,
+        "OomScoreAdj": service.oom_score_adj or None,
+        "PidsLimit": service.pids_limit,
+        "BlkioWeight": service.blkio_weight,
+    }
+
+
+def _device_request(request: DeviceRequest) -> Body:
+    return {
+        "Driver": request.driver or "",
+        "Count": request.count or 0,
+        "DeviceIDs": list(request.device_ids),
+        "Capabilities": [list(request.capabilities)],
+        "Options": dict(request.options),
+    }
 
 
 def _given(body: Body, **values: object) -> None:

@@ -30,6 +30,15 @@ def _sort(code: str, kind: Kind, text: str, *patterns: str) -> _Sort:
 
 _DISK_FULL = _sort("disk_full", _OUTSIDE, "the disk is full", "no space left on device", "disk quota exceeded")
 
+_WRONG_PLATFORM = _sort(
+    "wrong_platform",
+    _TARGET,
+    "the image does not exist for this processor",
+    "no matching manifest",
+    "does not match the (specified|detected) platform",
+    "does not provide the specified platform",
+)
+
 _BY_MESSAGE: tuple[_Sort, ...] = (
     _DISK_FULL,
     _sort(
@@ -126,7 +135,15 @@ _BY_MESSAGE: tuple[_Sort, ...] = (
         "unable to find (user|group)",
         "no command specified",
     ),
+    _WRONG_PLATFORM,
     _sort("no_such_image", _TARGET, "the image does not exist", "no such image"),
+    _sort(
+        "bad_config",
+        _TARGET,
+        "the engine's storage driver does not take this `storage_opt`",
+        "^unknown option",
+        "storage-opt is (supported only|not supported)",
+    ),
     _sort(
         "plugin_missing",
         _OUTSIDE,
@@ -202,14 +219,7 @@ _OF_REGISTRY: tuple[_Sort, ...] = (
         "service unavailable",
         "gateway time",
     ),
-    _sort(
-        "wrong_platform",
-        _TARGET,
-        "the image does not exist for this processor",
-        "no matching manifest",
-        "does not match the (specified|detected) platform",
-        "does not provide the specified platform",
-    ),
+    _WRONG_PLATFORM,
 )
 """Tried before the others for a pull: what it says comes from another machine."""
 

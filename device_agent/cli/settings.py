@@ -6,7 +6,8 @@ An unknown setting is an error: it is a typing mistake. Secrets are files, never
 import difflib
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,11 +16,17 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from device_agent.adapters.broker import Broker, parse_url
 from device_agent.core.policy import Policy
+from device_agent.model import compose_units
+from device_agent.model.compose_units import NotValid
 from device_agent.wire.topics import check_id, check_root
 
 PREFIX = "DEVICE_AGENT_"
 _COMPOSE_ONLY = frozenset((PREFIX + "IMAGE", PREFIX + "VOLUME"))
 """Read by the Compose file, not by the agent."""
+
+
+_SUMS = {"memory_max": compose_units.limit, "cpus_max": compose_units.cpus}
+"""The rules of a policy with Compose's units."""
 
 
 class BadSetting(Exception):  # noqa: N818
@@ -185,7 +192,7 @@ def load_policy(path: Path | None) -> Policy:
     """The device owner's policy; strict where nothing is said. Raises `BadSetting`."""
     if path is None:
         return Policy()
-    known = {"privileged", "host_network", "cap_add", "devices", "binds", "engine_socket", "registries", "digests_only"}
+    known = {rule.name: rule.default for rule in fields(Policy)}
     where = f"{PREFIX}POLICY_FILE: {path}"
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -195,12 +202,22 @@ def load_policy(path: Path | None) -> Policy:
         raise BadSetting(f"{where}: {error}") from None
     for name, value in values.items():
         if name not in known:
-            raise BadSetting(f"{where}: {name} is not of a policy{_guess(name, known)}")
-        default = getattr(Policy(), name)
-        if isinstance(default, bool) != isinstance(value, bool):
-            raise BadSetting(f"{where}: {name} must be true or false")
-        if not isinstance(default, bool):
-            if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-                raise BadSetting(f"{where}: {name} must be a list of strings")
-            values[name] = tuple(value)
+            raise BadSetting(f"{where}: {name} is not of a policy{_guess(name, set(known))}")
+        values[name] = _rule(f"{where}: {name}", value, _SUMS.get(name), known[name])
     return Policy(**values)
+
+
+def _rule(where: str, value: Any, parse: Callable[[Any], int | None] | None, default: object) -> object:
+    """One rule's value; which form it has is told by its default. Raises `BadSetting`."""
+    if parse is not None:
+        try:
+            return parse(value)
+        except NotValid as error:
+            raise BadSetting(f"{where}: {error}") from None
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise BadSetting(f"{where} must be true or false")
+        return value
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise BadSetting(f"{where} must be a list of strings")
+    return tuple(value)

@@ -50,7 +50,7 @@ def want(targets: Mapping[str, Target], naming: Naming, policy: Policy | None) -
     documents = {name: app.document for name, app in effective.items()}
     parsed = validate_apps(documents)
     if policy is not None:
-        forbidden = offences(policy, parsed.apps)
+        forbidden = offences(policy, parsed.apps, documents)
         if forbidden:
             raise Refused("policy", f"{len(forbidden)} field(s) against this device's policy", forbidden)
     apps = {name: wanted_app(effective[name], app, naming) for name, app in parsed.apps.items()}

@@ -1,17 +1,19 @@
 """What a target may ask for, as the device's owner says in the policy file. Strict by default.
 
-Refused unless allowed: privileged, the host's network, added capabilities, devices, bind mounts (also those that a
+Refused unless allowed: privileged, the host's network and other namespaces, added capabilities, devices and GPUs,
+security options (but `no-new-privileges`, which only takes away), another parent cgroup, bind mounts (also those that a
 volume's driver options hide), and the engine's socket, which is root on the host, only by its own name. Open unless
-restricted: registries and tags.
+restricted: registries and tags, and what all apps together may use of memory and CPU.
 """
 
 import posixpath
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from device_agent.model.compose import App, Service, VolumeDefinition
 from device_agent.model.errors import Problem
 from device_agent.model.image import normalise
+from device_agent.model.target import Json
 
 ENGINE_SOCKETS = (
     "/var/run/docker.sock",
@@ -20,6 +22,10 @@ ENGINE_SOCKETS = (
     "/run/containerd/containerd.sock",
 )
 ANY = "*"
+_HARMLESS_OPTION = "no-new-privileges=true"
+_CPU = 1_000_000_000
+_CPU_PERIOD = 100_000
+"""The kernel's, in microseconds, where only a quota is given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,48 +34,147 @@ class Policy:
 
     privileged: bool = False
     host_network: bool = False
+    host_pid: bool = False
+    host_ipc: bool = False
+    host_uts: bool = False
+    host_userns: bool = False
+    host_cgroup: bool = False
     cap_add: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
     """Host paths."""
+    device_cgroup_rules: tuple[str, ...] = ()
+    gpus: bool = False
+    security_opt: tuple[str, ...] = ()
+    """`NAME=VALUE`, or a name for all its values."""
+    cgroup_parent: tuple[str, ...] = ()
     binds: tuple[str, ...] = ()
     """Host paths; each allows itself and what is below it."""
     engine_socket: bool = False
     registries: tuple[str, ...] = (ANY,)
     digests_only: bool = False
+    memory_max: int | None = None
+    """Bytes, of all services of all apps together; each must then have a limit."""
+    cpus_max: int | None = None
+    """Billionths of a CPU, likewise."""
 
 
-def offences(policy: Policy, apps: Mapping[str, App]) -> tuple[Problem, ...]:
-    """Every field that the policy forbids, by pointer."""
+Pointer = Callable[..., str]
+"""Where the first of these keys that the document has stands: for what can be written in two places."""
+
+
+def offences(policy: Policy, apps: Mapping[str, App], documents: Mapping[str, Json]) -> tuple[Problem, ...]:
+    """Every field that the policy forbids, by pointer. `documents` are the apps as they were written."""
     found: list[Problem] = []
+    services: list[tuple[Pointer, Service]] = []
     for name, app in apps.items():
         for key, service in app.services.items():
-            found += _of_service(policy, f"/apps/{name}/services/{key}", service)
+            at = f"/apps/{name}/services/{key}"
+            services.append((_pointer(at, documents[name]["services"][key]), service))
+            found += _of_service(policy, at, services[-1][0], service)
         for key, volume in app.volumes.items():
             path = _hidden_bind(volume)
             if path is not None:
                 found += _of_bind(policy, f"/apps/{name}/volumes/{key}/driver_opts", path)
+    found += _of_sums(policy, services)
     return tuple(found)
 
 
-def _of_service(policy: Policy, at: str, service: Service) -> Iterable[Problem]:  # noqa: C901 - a list of rules
+def _pointer(at: str, document: Json) -> Pointer:
+    def pointer(*ways: str) -> str:
+        for way in ways:
+            value = document
+            for word in way.split("/"):
+                value = value.get(word) if isinstance(value, dict) else None
+            if value is not None:
+                return f"{at}/{way}"
+        return f"{at}/{ways[0]}"
+
+    return pointer
+
+
+def _of_service(policy: Policy, at: str, pointer: Pointer, service: Service) -> Iterator[Problem]:
     if service.privileged and not policy.privileged:
         yield Problem(f"{at}/privileged", "this device's policy does not allow privileged containers")
-    if service.network_mode == "host" and not policy.host_network:
-        yield Problem(f"{at}/network_mode", "this device's policy does not allow the host's network")
-    for capability in service.cap_add:
-        if not _listed(capability.removeprefix("CAP_"), policy.cap_add):
-            yield Problem(f"{at}/cap_add", f"this device's policy does not allow the capability {capability}")
-    for device in service.devices:
-        if not _listed(device.source, policy.devices):
-            yield Problem(f"{at}/devices", f"this device's policy does not allow the device {device.source}")
+    yield from _of_namespaces(policy, at, service)
+    yield from _of_security(policy, at, service)
+    for key, asked, allowed, what in (
+        ("cap_add", service.cap_add, policy.cap_add, "the capability"),
+        ("devices", [device.source for device in service.devices], policy.devices, "the device"),
+        ("device_cgroup_rules", service.device_cgroup_rules, policy.device_cgroup_rules, "the rule"),
+        ("cgroup_parent", [service.cgroup_parent or ""], ("", *policy.cgroup_parent), "the parent cgroup"),
+    ):
+        for value in asked:
+            if not _listed(value, allowed):
+                yield Problem(f"{at}/{key}", f"this device's policy does not allow {what} {value}")
+    if service.device_requests and not policy.gpus:
+        where = pointer("gpus", "deploy/resources/reservations/devices")
+        yield Problem(where, "this device's policy does not allow GPUs and the like (gpus)")
     for index, mount in enumerate(service.volumes):
         if mount.type == "bind" and mount.source:
             yield from _of_bind(policy, f"{at}/volumes/{index}", mount.source)
-    image = normalise(service.image)
+    yield from _of_image(policy, at, normalise(service.image))
+
+
+def _of_namespaces(policy: Policy, at: str, service: Service) -> Iterator[Problem]:
+    for key, mode, allowed, what in (
+        ("network_mode", service.network_mode, policy.host_network, "network"),
+        ("pid", service.pid, policy.host_pid, "processes (host_pid)"),
+        ("ipc", service.ipc, policy.host_ipc, "shared memory (host_ipc)"),
+        ("uts", service.uts, policy.host_uts, "name (host_uts)"),
+        ("userns_mode", service.userns_mode, policy.host_userns, "users (host_userns)"),
+        ("cgroup", service.cgroup, policy.host_cgroup, "cgroups (host_cgroup)"),
+    ):
+        if mode == "host" and not allowed:
+            yield Problem(f"{at}/{key}", f"this device's policy does not allow the host's {what}")
+
+
+def _of_security(policy: Policy, at: str, service: Service) -> Iterator[Problem]:
+    for option in service.security_opt:
+        name = option.partition("=")[0]
+        if option != _HARMLESS_OPTION and not (_listed(option, policy.security_opt) or name in policy.security_opt):
+            yield Problem(f"{at}/security_opt", f"this device's policy does not allow the security option {name}")
+
+
+def _of_image(policy: Policy, at: str, image: str) -> Iterator[Problem]:
     if not _listed(image.partition("/")[0], policy.registries):
         yield Problem(f"{at}/image", f"this device's policy does not allow the registry {image.partition('/')[0]}")
     if policy.digests_only and "@" not in image:
         yield Problem(f"{at}/image", "this device's policy allows only images named by digest (name@sha256:…)")
+
+
+def _of_sums(policy: Policy, services: list[tuple[Pointer, Service]]) -> Iterator[Problem]:
+    for most, rule, used, words, ways in (
+        (policy.memory_max, "memory_max", _memory, _as_memory, ("mem_limit", "deploy/resources/limits/memory")),
+        (policy.cpus_max, "cpus_max", _cpus, _as_cpus, ("cpus", "cpu_quota", "deploy/resources/limits/cpus")),
+    ):
+        if most is None:
+            continue
+        total = sum(used(service) or 0 for _, service in services)
+        for pointer, service in services:
+            if used(service) is None:
+                message = f"is required: this device's policy allows {words(most)} in all ({rule})"
+                yield Problem(pointer(*ways), message)
+            elif total > most:
+                message = f"the limits add up to {words(total)}, this device's policy allows {words(most)} ({rule})"
+                yield Problem(pointer(*ways), message)
+
+
+def _memory(service: Service) -> int | None:
+    return service.mem_limit
+
+
+def _cpus(service: Service) -> int | None:
+    if service.cpu_quota and service.cpu_quota > 0:
+        return service.cpu_quota * _CPU // (service.cpu_period or _CPU_PERIOD)
+    return service.cpus
+
+
+def _as_memory(size: int) -> str:
+    return f"{size / 2**20:,.0f} MiB of memory"
+
+
+def _as_cpus(billionths: int) -> str:
+    return f"{billionths / _CPU:g} CPUs"
 
 
 def _of_bind(policy: Policy, at: str, source: str) -> Iterable[Problem]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from device_agent.core.scopes import EffectiveApp
 from device_agent.model.canonical import canonical, digest
 from device_agent.model.compose import App, Mount, NetworkDefinition, Service, VolumeDefinition
+from device_agent.model.compose_networking import in_order
 from device_agent.model.image import normalise
 from device_agent.model.observed import (
     LABEL_APP,
@@ -26,7 +27,7 @@ from device_agent.model.observed import (
 )
 from device_agent.model.steps import Create, CreateNetwork, CreateVolume, Endpoint
 
-_NOT_OF_THE_CONTAINER = {"image", "depends_on", "networks", "network_mode", "volumes"}
+_NOT_OF_THE_CONTAINER = {"image", "platform", "depends_on", "networks", "network_mode", "volumes"}
 SERVICE_MODE = "service:"
 
 
@@ -211,14 +212,14 @@ def _volume(app: str, key: str, definition: VolumeDefinition, naming: Naming) ->
 def _service(
     name: str, service: Service, networks: Mapping[str, WantedNetwork], volumes: Mapping[str, WantedVolume]
 ) -> WantedService:
-    # Compose connects in the order of priority, the highest first, then by name; the first gives the default route.
-    keys = sorted(service.networks, key=lambda key: (-service.networks[key].priority, key))
+    keys = in_order(service.networks)
     endpoints = tuple(
         Endpoint(
             network=networks[key].name,
             aliases=tuple(dict.fromkeys((name, *service.networks[key].aliases))),
             ipv4_address=service.networks[key].ipv4_address,
             ipv6_address=service.networks[key].ipv6_address,
+            mac_address=service.networks[key].mac_address or (service.mac_address if key == keys[0] else None),
             priority=service.networks[key].priority,
         )
         for key in keys
@@ -236,6 +237,7 @@ def _service(
             "service": service.model_dump(mode="json", exclude_defaults=True, exclude=_NOT_OF_THE_CONTAINER),
             "networks": [
                 {"name": e.network, "aliases": list(e.aliases), "ipv4": e.ipv4_address, "ipv6": e.ipv6_address}
+                | ({"mac": e.mac_address} if e.mac_address else {})
                 for e in endpoints
             ],
             "mounts": [mount.model_dump(mode="json", exclude_defaults=True) for mount in mounts],

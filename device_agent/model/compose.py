@@ -36,6 +36,7 @@ class ServiceNetwork(Frozen):
     aliases: tuple[str, ...] = ()
     ipv4_address: str | None = None
     ipv6_address: str | None = None
+    mac_address: str | None = None
     priority: int = 0
 
 
@@ -74,6 +75,17 @@ class Device(Frozen):
     source: str
     target: str
     permissions: str = "rwm"
+
+
+class DeviceRequest(Frozen):
+    """Devices that a driver of the engine chooses, GPUs as a rule."""
+
+    capabilities: tuple[str, ...]
+    driver: str | None = None
+    count: int | None = None
+    """-1: all; None: those of `device_ids`."""
+    device_ids: tuple[str, ...] = ()
+    options: Mapping[str, str] = Field(default_factory=dict)
 
 
 class Ulimit(Frozen):
@@ -126,6 +138,50 @@ class Service(Frozen):
     sysctls: Mapping[str, str] = Field(default_factory=dict)
     ulimits: Mapping[str, Ulimit] = Field(default_factory=dict)
     logging: Logging | None = None
+
+    platform: str | None = None
+    """`OS[/ARCH[/VARIANT]]`."""
+    domainname: str | None = None
+    group_add: tuple[str, ...] = ()
+    annotations: Mapping[str, str] = Field(default_factory=dict)
+    tty: bool = False
+    stdin_open: bool = False
+
+    expose: tuple[str, ...] = ()
+    """`PORT/PROTOCOL`, ranges expanded."""
+    mac_address: str | None = None
+    """On its first network."""
+    dns_opt: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+
+    runtime: str | None = None
+    security_opt: tuple[str, ...] = ()
+    """`NAME=VALUE`."""
+    userns_mode: str | None = None
+    pid: str | None = None
+    ipc: str | None = None
+    uts: str | None = None
+    cgroup: str | None = None
+    cgroup_parent: str | None = None
+    device_cgroup_rules: tuple[str, ...] = ()
+    device_requests: tuple[DeviceRequest, ...] = ()
+    """Of `gpus` and `deploy.resources.reservations.devices`."""
+    storage_opt: Mapping[str, str] = Field(default_factory=dict)
+
+    cpu_shares: int | None = None
+    cpu_quota: int | None = None
+    """Microseconds, as is the period."""
+    cpu_period: int | None = None
+    cpuset: str | None = None
+    mem_reservation: int | None = None
+    memswap_limit: int | None = None
+    """Memory and swap together; -1: without limit."""
+    mem_swappiness: int | None = None
+    oom_kill_disable: bool = False
+    oom_score_adj: int = 0
+    pids_limit: int | None = None
+    """-1: without limit."""
+    blkio_weight: int | None = None
 
     @property
     def one_shot(self) -> bool:

@@ -4,17 +4,13 @@ Pure functions; each raises `NotValid` or `NotSupported`. Where the Compose Spec
 the rules are those of the engine's own command line.
 """
 
-import ipaddress
 import posixpath
 import re
 import shlex
-from collections.abc import Callable
 
-from device_agent.model.compose import Device, Mount, Port, Restart
+from device_agent.model.compose import Device, Mount, Restart
 from device_agent.model.compose_units import NotSupported, NotValid, integer, kind, one_of, string, text
 from device_agent.model.target import Json
-
-LARGEST_PORT = 65535
 
 APP_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 KEY_NAME = re.compile(r"[a-zA-Z0-9._-]+")
@@ -44,6 +40,13 @@ def image(value: Json) -> str:
     raise NotValid("not an image reference")
 
 
+def platform(value: Json) -> str:
+    """`OS[/ARCH[/VARIANT]]`, in lower case."""
+    if not re.fullmatch(r"[a-zA-Z0-9_.-]+(?:/[a-zA-Z0-9_.-]+){0,2}", text(value)):
+        raise NotValid("expected a platform such as linux/arm64 or linux/arm/v7")
+    return str(value).lower()
+
+
 def container_path(value: Json) -> str:
     """An absolute path, without a trailing slash and doubled or dotted parts."""
     path = text(value)
@@ -66,35 +69,6 @@ def host_path(value: Json) -> str:
     if not path.startswith("/"):
         raise NotValid("expected an absolute path on the host: cloud-sim publish resolves relative ones and `~`")
     return posixpath.normpath("/" + path.lstrip("/"))
-
-
-def ip_address(value: Json) -> str:
-    """An IPv4 or IPv6 address, brackets allowed, in its shortest spelling."""
-    written = text(value)
-    if written.startswith("[") and written.endswith("]"):
-        written = written[1:-1]
-    try:
-        return str(ipaddress.ip_address(written))
-    except ValueError:
-        raise NotValid("expected an IP address") from None
-
-
-def ip_version(version: int) -> Callable[[Json], str]:
-    def parse(value: Json) -> str:
-        address = ip_address(value)
-        if ipaddress.ip_address(address).version != version:
-            raise NotValid(f"expected an IPv{version} address")
-        return address
-
-    return parse
-
-
-def subnet(value: Json) -> str:
-    """A subnet in CIDR form."""
-    try:
-        return str(ipaddress.ip_network(text(value), strict=False))
-    except ValueError:
-        raise NotValid("expected a subnet such as 172.28.0.0/16") from None
 
 
 def capability(value: Json) -> str:
@@ -140,72 +114,6 @@ def restart(value: Json) -> Restart:
             return Restart(policy=policy)
         case _:
             raise NotValid('must be one of: "no", always, unless-stopped, on-failure, on-failure:N')
-
-
-def _port_range(written: str) -> tuple[int, int]:
-    first, _, last = written.partition("-")
-    if not re.fullmatch(r"[0-9]{1,5}(?:-[0-9]{1,5})?", written):
-        raise NotValid("expected a port or a range such as 3000-3005")
-    low, high = int(first), int(last or first)
-    if low > high or high > LARGEST_PORT:
-        raise NotValid(f"a range of ports goes up, and to {LARGEST_PORT} at most")
-    return low, high
-
-
-def published_port(value: Json) -> str | None:
-    """A host port or a range to choose from; none, or 0, is any free one."""
-    if value == "":
-        return None
-    low, high = _port_range(value if isinstance(value, str) else str(integer(value, highest=LARGEST_PORT)))
-    if low == high:
-        return str(low) if low else None
-    return f"{low}-{high}"
-
-
-def protocol(value: Json) -> str:
-    return one_of("tcp", "udp", "sctp")(string(value).lower())
-
-
-def ports(value: Json, most: int) -> list[Port]:
-    """The short form `[[IP:]HOST:]CONTAINER[/PROTOCOL]`, ranges expanded; at most `most` of them.
-
-    A range of host ports for one container port is one port with a range to choose from.
-    """
-    written = value if isinstance(value, str) else str(integer(value, highest=LARGEST_PORT))
-    left, _, container = written.rpartition(":")
-    address, _, host = left.rpartition(":")
-    container, _, proto = container.partition("/")
-    host_ip = ip_address(address) if address else None
-    transport = protocol(proto or "tcp")
-    first, last = _port_range(container)
-    if first == 0:
-        raise NotValid(f"a container's port is from 1 to {LARGEST_PORT}")
-    if last - first >= most:
-        raise NotValid("too many ports for one target")
-    if not host:
-        published: list[str | None] = [None] * (last - first + 1)
-    else:
-        low, high = _port_range(host)
-        if first == last:
-            published = [published_port(host)]
-        elif high - low == last - first:
-            published = [str(port) if port else None for port in range(low, high + 1)]
-        else:
-            raise NotValid("the ranges of host and container ports differ in length")
-    return [
-        Port(target=first + index, published=on_host, protocol=transport, host_ip=host_ip)  # type: ignore[arg-type]
-        for index, on_host in enumerate(published)
-    ]
-
-
-def network_mode(value: Json) -> str:
-    """`bridge`, `host`, `none` or `service:NAME`."""
-    mode = text(value)
-    if mode.startswith("container:"):
-        raise NotSupported("a container that is not of the app is not supported by this version of device-agent")
-    if mode in ("bridge", "host", "none") or (mode.startswith("service:") and mode != "service:"):
-        return mode
-    raise NotValid("must be one of: bridge, host, none, service:NAME; a network is named under `networks`")
 
 
 PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
@@ -297,20 +205,6 @@ def device(value: Json) -> Device:
             return Device(source=path, target=container_path(target), permissions=device_permissions(permissions))
         case _:
             raise NotValid("too many colons: use the long form")
-
-
-def host_address(value: Json) -> str:
-    """An address for a line of `/etc/hosts`, or `host-gateway`."""
-    return "host-gateway" if value == "host-gateway" else ip_address(value)
-
-
-def extra_host(value: Json) -> tuple[str, list[str]]:
-    """The short form `HOST=IP` or `HOST:IP`, several addresses separated by commas: the host and its addresses."""
-    written = text(value)
-    host, separator, addresses = written.partition("=" if "=" in written else ":")
-    if not separator or not host or ":" in host:
-        raise NotValid("expected HOST:IP or HOST=IP")
-    return host, [host_address(address) for address in addresses.split(",")]
 
 
 def health_test(value: Json) -> tuple[str, ...] | None:

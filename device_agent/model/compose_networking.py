@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from device_agent.model import compose_forms as forms
+from device_agent.model import compose_addresses as addresses
 from device_agent.model import compose_units as units
 from device_agent.model.compose import Port, ServiceNetwork
 from device_agent.model.compose_lists import string_or_list, strings
@@ -11,10 +11,10 @@ from device_agent.model.compose_units import NotValid
 from device_agent.model.place import UNSUPPORTED, Place, Reader, by, read, read_object
 
 _PORT: Mapping[str, Reader] = {
-    "target": by(lambda value: units.integer(value, lowest=1, highest=forms.LARGEST_PORT)),
-    "published": by(forms.published_port),
-    "protocol": by(forms.protocol),
-    "host_ip": by(forms.ip_address),
+    "target": by(lambda value: units.integer(value, lowest=1, highest=addresses.LARGEST_PORT)),
+    "published": by(addresses.published_port),
+    "protocol": by(addresses.protocol),
+    "host_ip": by(addresses.ip_address),
     "mode": by(units.one_of("host", "ingress")),
     "name": by(units.string),
     "app_protocol": by(units.string),
@@ -24,7 +24,7 @@ _PORT_FOR_SWARM = ("mode", "name", "app_protocol")
 
 def _port(place: Place) -> list[Port]:
     if not isinstance(place.value, dict):
-        found = forms.ports(place.value, place.notes.ports_left)
+        found = addresses.ports(place.value, place.notes.ports_left)
         place.notes.ports_left -= len(found)
         return found
     fields = read_object(place, _PORT, required=("target",))
@@ -42,14 +42,25 @@ def ports(place: Place) -> tuple[Port, ...]:
     )
 
 
+def expose(place: Place) -> tuple[str, ...]:
+    """Each port once, `PORT/PROTOCOL`, sorted."""
+    found: set[str] = set()
+    for item in place.items():
+        for some in read(item, by(lambda value: addresses.exposed(value, place.notes.ports_left))):
+            place.notes.ports_left -= len(some)
+            found |= set(some)
+    return tuple(sorted(found, key=lambda port: (int(port.partition("/")[0]), port)))
+
+
 _SERVICE_NETWORK: Mapping[str, Reader] = {
     "aliases": lambda place: tuple(sorted(strings(place))),
-    "ipv4_address": by(forms.ip_version(4)),
-    "ipv6_address": by(forms.ip_version(6)),
+    "ipv4_address": by(addresses.ip_version(4)),
+    "ipv6_address": by(addresses.ip_version(6)),
+    "mac_address": by(addresses.mac_address),
     "priority": by(units.number),
 }
 _SERVICE_NETWORK_REFUSED = dict.fromkeys(
-    ("mac_address", "interface_name", "link_local_ips", "driver_opts", "gw_priority"), UNSUPPORTED
+    ("interface_name", "link_local_ips", "driver_opts", "gw_priority"), UNSUPPORTED
 )
 
 
@@ -79,7 +90,7 @@ def networks(place: Place) -> dict[str, ServiceNetwork]:
 
 
 def network_mode(place: Place) -> str:
-    mode = forms.network_mode(place.value)
+    mode = addresses.network_mode(place.value)
     _, _, service = mode.partition(":")
     if service and service not in place.names.services:
         raise NotValid(f"the app has no service `{service}`")
@@ -91,13 +102,59 @@ def extra_hosts(place: Place) -> tuple[str, ...]:
     hosts: dict[str, list[str]] = {}
     if isinstance(place.value, list):
         for item in place.items():
-            for host, addresses in read(item, by(forms.extra_host)):
-                hosts.setdefault(host, []).extend(addresses)
+            for host, found in read(item, by(addresses.extra_host)):
+                hosts.setdefault(host, []).extend(found)
     else:
-        one_or_more = string_or_list(forms.host_address)
+        one_or_more = string_or_list(addresses.host_address)
         for member in place.members():
             if not str(member.key) or set(str(member.key)) & set(":="):
                 member.invalid("a host's name is not empty and has no `:` or `=` in it")
-            for addresses in read(member, one_or_more):
-                hosts[str(member.key)] = list(addresses)
+            for found in read(member, one_or_more):
+                hosts[str(member.key)] = list(found)
     return tuple(f"{host}:{address}" for host in sorted(hosts) for address in dict.fromkeys(hosts[host]))
+
+
+NETWORKING: Mapping[str, Reader] = {
+    "hostname": by(units.text),
+    "domainname": by(units.text),
+    "mac_address": by(addresses.mac_address),
+    "ports": ports,
+    "expose": expose,
+    "networks": networks,
+    "network_mode": network_mode,
+    "extra_hosts": extra_hosts,
+    "dns": string_or_list(addresses.ip_address),
+    "dns_opt": strings,
+    "dns_search": string_or_list(units.text),
+}
+_NOT_WITH_ANOTHERS_NETWORK = ("ports", "expose", "hostname", "dns", "extra_hosts")
+"""What the engine refuses for a container in the network of another: it belongs to that other one."""
+
+
+def check(place: Place, fields: Mapping[str, Any]) -> None:
+    """What does not go together."""
+    mode: str | None = fields.get("network_mode")
+    networks: Mapping[str, ServiceNetwork] = fields.get("networks", {})
+    if mode and networks:
+        place.invalid("excludes `networks`", "network_mode")
+    if mode == "host" and fields.get("ports"):
+        place.invalid("excludes `network_mode: host`: the container's ports are the host's", "ports")
+    if mode and mode.startswith("service:"):
+        for key in _NOT_WITH_ANOTHERS_NETWORK:
+            if fields.get(key):
+                place.invalid(f"excludes `network_mode: {mode}`: it goes with that service", key)
+    if mode not in (None, "bridge") and fields.get("mac_address"):
+        place.invalid(
+            f"excludes `network_mode: {mode}`: the container has no network interface of its own", "mac_address"
+        )
+    for key in ("hostname", "domainname"):
+        if fields.get("uts") == "host" and fields.get(key):
+            place.invalid("excludes `uts: host`: the container's name is the host's", key)
+    first = next(iter(in_order(networks)), None)
+    if first and fields.get("mac_address") and networks[first].mac_address not in (None, fields["mac_address"]):
+        place.invalid(f"says something else than the network `{first}`, which is the first", "mac_address")
+
+
+def in_order(networks: Mapping[str, ServiceNetwork]) -> list[str]:
+    """As Compose connects: in the order of priority, the highest first, then by name. The first gives the route."""
+    return sorted(networks, key=lambda key: (-networks[key].priority, key))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from device_agent.model import compose_addresses as addresses
 from device_agent.model import compose_forms as forms
 from device_agent.model import compose_units as units
 from device_agent.model.compose import IpamConfig, IpamPool, NetworkDefinition, VolumeDefinition
@@ -40,10 +41,10 @@ def _definition(place: Place, readers: Mapping[str, Reader], refused: Mapping[st
 
 
 _IPAM_POOL: Mapping[str, Reader] = {
-    "subnet": by(forms.subnet),
-    "ip_range": by(forms.subnet),
-    "gateway": by(forms.ip_address),
-    "aux_addresses": map_of(by(forms.ip_address)),
+    "subnet": by(addresses.subnet),
+    "ip_range": by(addresses.subnet),
+    "gateway": by(addresses.ip_address),
+    "aux_addresses": map_of(by(addresses.ip_address)),
 }
 
 

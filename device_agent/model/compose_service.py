@@ -4,25 +4,17 @@ A table says for each of Compose's keys how it is read; what is in no table is r
 of something else of the app is looked up where it is used, so that its pointer is exact.
 """
 
-import re
 from collections.abc import Mapping
 
 from device_agent.model import compose_forms as forms
+from device_agent.model import compose_isolation as isolation
+from device_agent.model import compose_limits as limits
 from device_agent.model import compose_networking as networking
 from device_agent.model import compose_units as units
-from device_agent.model.compose import (
-    Dependency,
-    Device,
-    Healthcheck,
-    Logging,
-    Mount,
-    Service,
-    Ulimit,
-)
+from device_agent.model.compose import Dependency, Healthcheck, Logging, Mount, Service
 from device_agent.model.compose_lists import NO_USE, WHEN_PUBLISHING, labels, options, pairs, string_or_list, strings
 from device_agent.model.compose_units import NotSupported, NotValid
-from device_agent.model.place import UNSUPPORTED, Place, Reader, by, list_of, map_of, read, read_fields, read_object
-from device_agent.model.target import Json
+from device_agent.model.place import UNSUPPORTED, Place, Reader, by, list_of, read, read_fields, read_object
 
 
 def _command(place: Place) -> tuple[str, ...] | None:
@@ -152,44 +144,6 @@ def _healthcheck(place: Place) -> Healthcheck | None:
     return Healthcheck(**fields) if any(value is not None for value in fields.values()) else None
 
 
-_DEVICE: Mapping[str, Reader] = {
-    "source": by(forms.device_source),
-    "target": by(forms.container_path),
-    "permissions": by(forms.device_permissions),
-}
-
-
-def _device(place: Place) -> Device:
-    if not isinstance(place.value, dict):
-        return forms.device(place.value)
-    fields = read_object(place, _DEVICE, required=("source",))
-    return Device(**{"target": fields["source"], **fields})
-
-
-def _devices(place: Place) -> tuple[Device, ...]:
-    found: list[Device] = []
-    for item in place.items():
-        found.extend(read(item, _device))
-    return tuple(found)
-
-
-def _ulimit_value(value: Json) -> int:
-    return units.integer(value, lowest=-1)
-
-
-def _ulimit(place: Place) -> Ulimit:
-    if not re.fullmatch(r"[a-z]+", str(place.key)):
-        raise NotValid("the name of a limit has only lower-case letters, such as nofile")
-    if isinstance(place.value, dict):
-        reader = by(_ulimit_value)
-        limit = Ulimit(**read_object(place, {"soft": reader, "hard": reader}, required=("soft", "hard")))
-    else:
-        limit = Ulimit(soft=_ulimit_value(place.value), hard=_ulimit_value(place.value))
-    if limit.hard != -1 and (limit.soft > limit.hard or limit.soft == -1):
-        raise NotValid("the soft limit is above the hard one")
-    return limit
-
-
 _LOGGING: Mapping[str, Reader] = {"driver": by(units.text), "options": options(str, int, float, type(None))}
 
 
@@ -197,89 +151,56 @@ def _logging(place: Place) -> Logging | None:
     return Logging(**read_object(place, _LOGGING)) if place.value != {} else None
 
 
-def _deploy(place: Place) -> None:
-    if place.value is not None:
-        read_fields(place, {}, refused=_DEPLOY_REFUSED, ignored=_DEPLOY_IGNORED)
-
-
-_DEPLOY_IGNORED = dict.fromkeys(
-    ("mode", "placement", "update_config", "rollback_config", "endpoint_mode", "labels"), NO_USE
-)
-_DEPLOY_REFUSED = dict.fromkeys(("replicas", "resources", "restart_policy"), UNSUPPORTED)
-
 _SERVICE: Mapping[str, Reader] = {
+    **isolation.ISOLATION,
+    **limits.LIMITS,
+    **networking.NETWORKING,
     "image": by(forms.image),
+    "platform": by(forms.platform),
     "command": _command,
     "entrypoint": _command,
     "environment": pairs(null=None),
     "working_dir": by(forms.container_path),
     "user": by(units.text),
-    "hostname": by(units.text),
     "labels": labels,
+    "annotations": pairs(null=""),
     "init": by(units.boolean),
+    "tty": by(units.boolean),
+    "stdin_open": by(units.boolean),
     "restart": by(forms.restart),
     "stop_signal": by(forms.signal),
     "stop_grace_period": by(units.duration),
-    "ports": networking.ports,
-    "networks": networking.networks,
-    "network_mode": networking.network_mode,
     "volumes": _volumes,
     "tmpfs": string_or_list(forms.tmpfs),
     "depends_on": _depends_on,
     "healthcheck": _healthcheck,
-    "cpus": by(units.cpus),
-    "mem_limit": by(units.limit),
-    "shm_size": by(units.limit),
-    "cap_add": lambda place: tuple(sorted(set(list_of(forms.capability)(place)))),
-    "cap_drop": lambda place: tuple(sorted(set(list_of(forms.capability)(place)))),
-    "privileged": by(units.boolean),
-    "read_only": by(units.boolean),
-    "devices": _devices,
-    "extra_hosts": networking.extra_hosts,
-    "dns": string_or_list(forms.ip_address),
-    "sysctls": pairs(null=""),
-    "ulimits": map_of(_ulimit),
     "logging": _logging,
-    "deploy": _deploy,
+    "deploy": limits.deploy,
 }
 _SERVICE_IGNORED = {"attach": NO_USE, "develop": NO_USE}
 _SERVICE_REFUSED = {
     **dict.fromkeys(
         (
-            *("annotations", "blkio_config", "cgroup", "cgroup_parent", "configs", "container_name", "cpu_count"),
-            *("cpu_percent", "cpu_period", "cpu_quota", "cpu_rt_period", "cpu_rt_runtime", "cpu_shares", "cpuset"),
-            *("credential_spec", "device_cgroup_rules", "dns_opt", "dns_search", "domainname", "expose"),
-            *("external_links", "gpus", "group_add", "ipc", "isolation", "links", "mac_address", "mem_reservation"),
-            *("mem_swappiness", "memswap_limit", "models", "oom_kill_disable", "oom_score_adj", "pid", "pids_limit"),
-            *("platform", "post_start", "pre_stop", "provider", "pull_policy", "pull_refresh_after", "runtime"),
-            *("scale", "secrets", "security_opt", "stdin_open", "storage_opt", "tty", "use_api_socket"),
-            *("userns_mode", "uts", "volumes_from"),
+            *("configs", "container_name", "cpu_count", "cpu_percent", "cpu_rt_period", "cpu_rt_runtime"),
+            *("credential_spec", "external_links", "isolation", "models", "post_start", "pre_stop", "provider"),
+            *("pull_policy", "pull_refresh_after", "secrets", "use_api_socket"),
         ),
         UNSUPPORTED,
     ),
+    "links": f"{UNSUPPORTED}: services of an app reach each other by name; other names are `aliases` of a network",
+    "volumes_from": f"{UNSUPPORTED}: mount the same named volumes",
     "build": "build on the device is not supported: publish an image",
     **{key: f"`{key}` {WHEN_PUBLISHING}" for key in ("env_file", "label_file", "extends", "profiles")},
 }
-
-_NOT_WITH_ANOTHERS_NETWORK = ("ports", "hostname", "dns", "extra_hosts")
-"""What the engine refuses for a container in the network of another: it belongs to that other one."""
 
 
 def service(place: Place) -> Service:
     """A service as far as it could be read: what is wrong is in the notes, and has its default here."""
     fields = read_fields(place, _SERVICE, refused=_SERVICE_REFUSED, ignored=_SERVICE_IGNORED)
-    fields.pop("deploy", None)
     if "image" not in place.value:
         place.invalid("is required", "image")
-    mode = fields.get("network_mode")
-    if mode and fields.get("networks"):
-        place.invalid("excludes `networks`", "network_mode")
-    if mode == "host" and fields.get("ports"):
-        place.invalid("excludes `network_mode: host`: the container's ports are the host's", "ports")
-    if mode and mode.startswith("service:"):
-        for key in _NOT_WITH_ANOTHERS_NETWORK:
-            if fields.get(key):
-                place.invalid(f"excludes `network_mode: {mode}`: it goes with that service", key)
+    limits.settle(place, fields)
+    networking.check(place, fields)
     mounted = {mount.target for mount in fields.get("volumes", ())}
     for entry in fields.get("tmpfs", ()):
         if entry.partition(":")[0] in mounted:

@@ -19,6 +19,7 @@ class Endpoint:
     ipv4_address: str | None = None
     ipv6_address: str | None = None
     priority: int = 0
+    mac_address: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

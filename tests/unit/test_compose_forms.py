@@ -2,6 +2,7 @@
 
 import pytest
 
+from device_agent.model import compose_addresses as addresses
 from device_agent.model import compose_forms as forms
 from device_agent.model import compose_units as units
 from device_agent.model.compose import Device, Mount, Port, Restart
@@ -225,7 +226,7 @@ def port(target: int, published: str | None = None, protocol: str = "tcp", host_
     ],
 )
 def test_ports(value: object, expected: list[Port]) -> None:
-    assert forms.ports(value, most=100) == expected
+    assert addresses.ports(value, most=100) == expected
 
 
 @pytest.mark.parametrize(
@@ -237,12 +238,12 @@ def test_ports(value: object, expected: list[Port]) -> None:
 )
 def test_no_ports(value: object) -> None:
     with pytest.raises(NotValid):
-        forms.ports(value, most=100)
+        addresses.ports(value, most=100)
 
 
 def test_more_ports_than_allowed_are_not_even_made() -> None:
     with pytest.raises(NotValid, match="too many"):
-        forms.ports("1-65535:1-65535", most=100)
+        addresses.ports("1-65535:1-65535", most=100)
 
 
 @pytest.mark.parametrize(
@@ -313,13 +314,13 @@ def test_cdi_devices_are_not_supported() -> None:
     ],
 )
 def test_extra_hosts(value: str, expected: tuple[str, list[str]]) -> None:
-    assert forms.extra_host(value) == expected
+    assert addresses.extra_host(value) == expected
 
 
 @pytest.mark.parametrize("value", ["", "a", "a:", ":10.0.0.1", "a:b", "a:b=10.0.0.1", "a=10.0.0.1,", "a=10.0.0.256", 1])
 def test_no_extra_hosts(value: object) -> None:
     with pytest.raises(NotValid):
-        forms.extra_host(value)
+        addresses.extra_host(value)
 
 
 DIGEST = "@sha256:" + "0" * 64
@@ -402,17 +403,17 @@ def test_no_health_tests(value: object) -> None:
         (forms.signal, "15", "15"),
         (forms.tmpfs, "/run/", "/run"),
         (forms.tmpfs, "/run:size=64m,mode=1777", "/run:size=64m,mode=1777"),
-        (forms.network_mode, "service:db", "service:db"),
-        (forms.network_mode, "host", "host"),
-        (forms.ip_address, "2001:DB8::0001", "2001:db8::1"),
-        (forms.ip_version(4), "10.0.0.1", "10.0.0.1"),
-        (forms.subnet, "172.28.0.0/16", "172.28.0.0/16"),
+        (addresses.network_mode, "service:db", "service:db"),
+        (addresses.network_mode, "host", "host"),
+        (addresses.ip_address, "2001:DB8::0001", "2001:db8::1"),
+        (addresses.ip_version(4), "10.0.0.1", "10.0.0.1"),
+        (addresses.subnet, "172.28.0.0/16", "172.28.0.0/16"),
         (forms.container_path, "//a/./b/..", "/a"),
-        (forms.published_port, 8080, "8080"),
-        (forms.published_port, "8080-8080", "8080"),
-        (forms.published_port, "8080-8090", "8080-8090"),
-        (forms.published_port, "", None),
-        (forms.published_port, 0, None),
+        (addresses.published_port, 8080, "8080"),
+        (addresses.published_port, "8080-8080", "8080"),
+        (addresses.published_port, "8080-8090", "8080-8090"),
+        (addresses.published_port, "", None),
+        (addresses.published_port, 0, None),
     ],
 )
 def test_other_forms(parse, value, expected) -> None:  # type: ignore[no-untyped-def]
@@ -426,15 +427,15 @@ def test_other_forms(parse, value, expected) -> None:  # type: ignore[no-untyped
         (forms.signal, "TERMINATE!"),
         (forms.tmpfs, "run"),
         (forms.tmpfs, "/"),
-        (forms.network_mode, "service:"),
-        (forms.network_mode, "front"),
-        (forms.ip_address, "10.0.0"),
-        (forms.ip_version(4), "::1"),
-        (forms.ip_version(6), "10.0.0.1"),
-        (forms.subnet, "172.28.0.0/64"),
+        (addresses.network_mode, "service:"),
+        (addresses.network_mode, "front"),
+        (addresses.ip_address, "10.0.0"),
+        (addresses.ip_version(4), "::1"),
+        (addresses.ip_version(6), "10.0.0.1"),
+        (addresses.subnet, "172.28.0.0/64"),
         (forms.container_path, "a/b"),
-        (forms.published_port, "80a"),
-        (forms.published_port, 70000),
+        (addresses.published_port, "80a"),
+        (addresses.published_port, 70000),
         (units.text, ""),
         (units.text, "a\0b"),
         (units.integer, "1.0"),
@@ -449,4 +450,4 @@ def test_wrong_values_of_other_forms(parse, value) -> None:  # type: ignore[no-u
 
 def test_the_network_of_a_foreign_container_is_not_supported() -> None:
     with pytest.raises(NotSupported):
-        forms.network_mode("container:x")
+        addresses.network_mode("container:x")

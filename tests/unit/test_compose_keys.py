@@ -3,43 +3,10 @@
 Canonical values are written as the dump that is hashed: `model_dump(mode="json", exclude_defaults=True)`.
 """
 
-from typing import Any
-
 import pytest
 
-from device_agent.model.errors import Refused
 from device_agent.model.target import Json
-from device_agent.model.validate import validate_apps
-
-SERVICE = "/apps/web/services/api"
-HINT = "cloud-sim publish does it"
-
-
-def app(service: Json, **sections: Json) -> Json:
-    return {
-        "services": {"api": service, "db": {"image": "db"}},
-        "networks": {"front": {}, "back": None},
-        "volumes": {"data": {}},
-        **sections,
-    }
-
-
-def dump(document: Json) -> dict[str, Any]:
-    return validate_apps({"web": document}).apps["web"].model_dump(mode="json", exclude_defaults=True)
-
-
-def canonical(key: str, value: Json) -> Json:
-    """The canonical value of one key of a service; None where it is the default."""
-    return dump(app({"image": "api", key: value}))["services"]["api"].get(key)
-
-
-def refused(document: Json) -> tuple[str, dict[str, str]]:
-    with pytest.raises(Refused) as refusal:
-        validate_apps({"web": document})
-    problems = refusal.value.problems
-    assert [problem.pointer for problem in problems] == sorted(problem.pointer for problem in problems)
-    return refusal.value.code, {problem.pointer: problem.message for problem in problems}
-
+from tests.compose_app import HINT, SERVICE, app, canonical, dump, refused
 
 SECOND = 10**9
 SAME: list[tuple[str, Json, list[Json]]] = [
@@ -436,13 +403,14 @@ def test_a_variable_where_it_makes_a_value_wrong_gets_a_hint(key: str, value: Js
         *((key, "x", "", HINT) for key in ("env_file", "label_file", "extends", "profiles")),
         *(
             (key, None, "", "not supported by this version")
-            for key in ("container_name", "configs", "secrets", "pid", "gpus", "scale")
+            for key in ("container_name", "configs", "secrets", "links", "volumes_from", "pull_policy")
         ),
         ("imag", "x", "", "not a key that Compose has here"),
         ("network_mode", "container:x", "", "not supported"),
         ("deploy", {"replicas": 2}, "/replicas", "not supported"),
+        ("scale", 0, "", "not supported"),
         ("deploy", {"sclae": 2}, "/sclae", "not a key"),
-        ("networks", {"front": {"mac_address": "02:42:ac:11:00:02"}}, "/front/mac_address", "not supported"),
+        ("networks", {"front": {"gw_priority": 1}}, "/front/gw_priority", "not supported"),
         *(
             ("volumes", [{"type": kind, "target": "/d"}], "/0/type", "not supported")
             for kind in ("npipe", "cluster", "image")

@@ -7,6 +7,7 @@ import pytest
 from device_agent.adapters.docker_create import container_body, network_arguments
 from device_agent.model.compose import (
     Device,
+    DeviceRequest,
     Healthcheck,
     IpamConfig,
     IpamPool,
@@ -59,6 +60,12 @@ OF_CONTAINER: list[tuple[dict[str, Any], dict[str, Any]]] = [
         {"Healthcheck": {"Test": ["CMD", "x"], "Interval": 5, "Timeout": 4, "StartPeriod": 3, "Retries": 2}},
     ),
     ({"healthcheck": Healthcheck(interval=5)}, {"Healthcheck": {"Interval": 5}}),
+    ({"domainname": "d"}, {"Domainname": "d"}),
+    ({"tty": True, "stdin_open": True}, {"Tty": True, "OpenStdin": True}),
+    ({"expose": ("80/tcp",)}, {"ExposedPorts": {"80/tcp": {}}}),
+    ({"mac_address": "02:42:ac:11:00:77"}, {"MacAddress": "02:42:ac:11:00:77"}),
+    ({"platform": "linux/arm64"}, {}),  # goes with the request, not in its body
+    ({"annotations": {"a": "b"}}, {}),
 ]
 
 OF_HOST: list[tuple[dict[str, Any], dict[str, Any]]] = [
@@ -77,6 +84,34 @@ OF_HOST: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"cap_drop": ("ALL",)}, {"CapDrop": ["ALL"]}),
     ({"privileged": True}, {"Privileged": True}),
     ({"read_only": True}, {"ReadonlyRootfs": True}),
+    ({"group_add": ("20",)}, {"GroupAdd": ["20"]}),
+    ({"dns_opt": ("use-vc",), "dns_search": ("a",)}, {"DnsOptions": ["use-vc"], "DnsSearch": ["a"]}),
+    ({"storage_opt": {"size": "1G"}}, {"StorageOpt": {"size": "1G"}}),
+    ({"runtime": "runsc"}, {"Runtime": "runsc"}),
+    ({"security_opt": ("label=disable",)}, {"SecurityOpt": ["label=disable"]}),
+    ({"security_opt": ("systempaths=unconfined",)}, {"MaskedPaths": [], "ReadonlyPaths": []}),
+    ({"userns_mode": "host", "pid": "host"}, {"UsernsMode": "host", "PidMode": "host"}),
+    ({"ipc": "host", "uts": "host", "cgroup": "host"}, {"IpcMode": "host", "UTSMode": "host", "CgroupnsMode": "host"}),
+    ({"cgroup_parent": "/a"}, {"CgroupParent": "/a"}),
+    ({"device_cgroup_rules": ("c 1:3 r",)}, {"DeviceCgroupRules": ["c 1:3 r"]}),
+    (
+        {"cpu_shares": 2, "cpu_quota": 3, "cpu_period": 4, "cpuset": "0"},
+        {"CpuShares": 2, "CpuQuota": 3, "CpuPeriod": 4, "CpusetCpus": "0"},
+    ),
+    (
+        {"mem_reservation": 1, "memswap_limit": -1, "mem_swappiness": 0},
+        {"MemoryReservation": 1, "MemorySwap": -1, "MemorySwappiness": 0},
+    ),
+    ({"oom_kill_disable": True, "oom_score_adj": -5}, {"OomKillDisable": True, "OomScoreAdj": -5}),
+    ({"pids_limit": -1, "blkio_weight": 10}, {"PidsLimit": -1, "BlkioWeight": 10}),
+    (
+        {"device_requests": (DeviceRequest(capabilities=("gpu",), count=-1),)},
+        {
+            "DeviceRequests": [
+                {"Driver": "", "Count": -1, "DeviceIDs": [], "Capabilities": [["gpu"]], "Options": {}},
+            ]
+        },
+    ),
     (
         {"devices": (Device(source="/dev/a", target="/dev/b", permissions="r"),)},
         {"Devices": [{"PathOnHost": "/dev/a", "PathInContainer": "/dev/b", "CgroupPermissions": "r"}]},
@@ -226,3 +261,29 @@ def test_networks() -> None:
         "attachable": True,
     }
     assert network_arguments(CreateNetwork("n"))["ipam"] is None
+
+
+MAC = "02:42:ac:11:00:77"
+
+
+def attached(api: tuple[int, int], network: str, endpoints: tuple[Endpoint, ...] = (), **keys: Any) -> dict[str, Any]:
+    service = Service(image="a:1", **keys)
+    found = container_body(Create("shop-api-1", "a:1", service, {}, network, endpoints), api)
+    return {key: found[key] for key in ("MacAddress", "NetworkingConfig") if key in found}
+
+
+def test_a_mac_address_is_the_containers_before_it_could_be_the_endpoints() -> None:
+    endpoint = Endpoint("front", ("api",), mac_address=MAC)
+
+    def config(network: str, **fields: Any) -> dict[str, Any]:
+        return {"NetworkingConfig": {"EndpointsConfig": {network: fields}}}
+
+    assert attached(OLD, "front", (endpoint,)) == {"MacAddress": MAC, **config("front", Aliases=["api"])}
+    assert attached(NEW, "front", (endpoint,)) == config("front", Aliases=["api"], MacAddress=MAC)
+    assert attached(OLD, "bridge", mac_address=MAC) == {"MacAddress": MAC}
+    assert attached(NEW, "bridge", mac_address=MAC) == config("bridge", MacAddress=MAC)
+
+
+def test_annotations_where_the_engine_has_them() -> None:
+    assert body(NEW, annotations={"a": "b"})["HostConfig"]["Annotations"] == {"a": "b"}
+    assert "Annotations" not in body(OLD, annotations={"a": "b"})["HostConfig"]

@@ -36,6 +36,14 @@ SAID = [
     (404, "network nope not found", "network_missing", Kind.TEMPORARY),
     (409, "cannot join network of a non running container: 73df", "dependency_not_running", Kind.TEMPORARY),
     (404, "No such image: nope:1", "no_such_image", Kind.TARGET),
+    (
+        404,
+        "image with reference a:1 was found but does not match the specified platform: wanted linux/s390x, actual: …",
+        "wrong_platform",
+        Kind.TARGET,
+    ),
+    (500, "Unknown option no-such-option", "bad_config", Kind.TARGET),
+    (500, "--storage-opt is supported only for overlay over xfs with 'pquota' mount option", "bad_config", Kind.TARGET),
     (404, "No such container: nope", "no_such_container", Kind.TEMPORARY),
     (400, "exec /bin/x: exec format error: unknown", "exec_format", Kind.TARGET),
     (

@@ -1,17 +1,22 @@
 """What a target may ask for is the device owner's to say, and strict where nothing is said."""
 
+import re
+from dataclasses import fields
+from pathlib import Path
+
 import pytest
 
+from device_agent.cli.settings import load_policy
 from device_agent.core.policy import Policy, offences
 from device_agent.model.validate import validate_apps
-from tests.builders import app, service
+from tests.builders import OPEN, app, service
 
 API = "/apps/web/services/api"
 
 
 def found(policy: Policy, sections=None, **keys) -> list[str]:
-    parsed = validate_apps({"web": app(sections, api=service(**keys))})
-    return [problem.pointer for problem in offences(policy, parsed.apps)]
+    documents = {"web": app(sections, api=service(**keys))}
+    return [problem.pointer for problem in offences(policy, validate_apps(documents).apps, documents)]
 
 
 @pytest.mark.parametrize(
@@ -19,6 +24,23 @@ def found(policy: Policy, sections=None, **keys) -> list[str]:
     [
         ({"privileged": True}, "privileged", Policy(privileged=True)),
         ({"network_mode": "host"}, "network_mode", Policy(host_network=True)),
+        ({"pid": "host"}, "pid", Policy(host_pid=True)),
+        ({"ipc": "host"}, "ipc", Policy(host_ipc=True)),
+        ({"uts": "host"}, "uts", Policy(host_uts=True)),
+        ({"userns_mode": "host"}, "userns_mode", Policy(host_userns=True)),
+        ({"cgroup": "host"}, "cgroup", Policy(host_cgroup=True)),
+        ({"cgroup_parent": "/critical"}, "cgroup_parent", Policy(cgroup_parent=("/critical",))),
+        ({"cgroup_parent": "/critical"}, "cgroup_parent", Policy(cgroup_parent=("*",))),
+        ({"device_cgroup_rules": ["c 1:3 r"]}, "device_cgroup_rules", Policy(device_cgroup_rules=("c 1:3 r",))),
+        ({"gpus": "all"}, "gpus", Policy(gpus=True)),
+        (
+            {"deploy": {"resources": {"reservations": {"devices": [{"capabilities": ["tpu"]}]}}}},
+            "deploy/resources/reservations/devices",
+            Policy(gpus=True),
+        ),
+        ({"security_opt": ["seccomp:unconfined"]}, "security_opt", Policy(security_opt=("seccomp=unconfined",))),
+        ({"security_opt": ["label=user:x"]}, "security_opt", Policy(security_opt=("label",))),
+        ({"security_opt": ["no-new-privileges:false"]}, "security_opt", Policy(security_opt=("*",))),
         ({"cap_add": ["NET_ADMIN"]}, "cap_add", Policy(cap_add=("NET_ADMIN",))),
         ({"cap_add": ["CAP_NET_ADMIN"]}, "cap_add", Policy(cap_add=("NET_ADMIN",))),
         ({"cap_add": ["ALL"]}, "cap_add", Policy(cap_add=("*",))),
@@ -43,6 +65,10 @@ def test_what_is_refused_by_default_and_what_allows_it(keys, pointer, allowed):
         ({"volumes": ["/:/d"]}, Policy(binds=("/srv",))),
         ({"cap_add": ["SYS_ADMIN"]}, Policy(cap_add=("NET_ADMIN",))),
         ({"devices": ["/dev/sda"]}, Policy(devices=("/dev/ttyUSB0",))),
+        ({"device_cgroup_rules": ["a *:* rwm"]}, Policy(device_cgroup_rules=("c 1:3 r",))),
+        ({"security_opt": ["seccomp=unconfined"]}, Policy(security_opt=("apparmor", "seccomp=builtin"))),
+        ({"cgroup_parent": "/critical/x"}, Policy(cgroup_parent=("/critical",))),
+        ({"pid": "host"}, Policy(host_network=True, host_ipc=True, privileged=True)),
     ],
 )
 def test_what_is_allowed_allows_nothing_beside_it(keys, policy):
@@ -68,6 +94,7 @@ def test_a_bind_mount_hidden_in_the_options_of_a_volume():
 def test_what_a_container_may_always_have():
     sections = {"volumes": {"data": {"driver_opts": {"type": "tmpfs", "device": "tmpfs"}}}}
     keys = {"volumes": ["data:/d", "/anonymous"], "tmpfs": ["/t"], "cap_drop": ["ALL"], "read_only": True}
+    keys |= {"security_opt": ["no-new-privileges"], "ipc": "shareable", "cgroup": "private", "mem_limit": "64g"}
     assert found(Policy(), sections, **keys) == []
 
 
@@ -89,3 +116,67 @@ def test_every_field_is_listed():
     assert found(Policy(), **keys) == [
         f"{API}/{field}" for field in ("privileged", "cap_add", "volumes/0", "volumes/1")
     ]
+
+
+def sums(policy: Policy, **services) -> list[str]:
+    documents = {name: app(**{name: service(**keys)}) for name, keys in services.items()}
+    return [problem.pointer for problem in offences(policy, validate_apps(documents).apps, documents)]
+
+
+def limits(**limits) -> dict:
+    return {"deploy": {"resources": {"limits": limits}}}
+
+
+@pytest.mark.parametrize(
+    ("policy", "one", "other", "where"),
+    [
+        (Policy(memory_max=2**30), {"mem_limit": "512m"}, limits(memory="512m"), ("", "")),
+        (
+            Policy(memory_max=2**30),
+            {"mem_limit": "512m"},
+            limits(memory="513m"),
+            ("mem_limit", "deploy/resources/limits/memory"),
+        ),
+        (Policy(memory_max=2**30), {"mem_limit": "1m"}, {}, ("", "mem_limit")),
+        (Policy(cpus_max=2 * 10**9), {"cpus": 1.5}, {"cpu_quota": 50_000}, ("", "")),
+        (Policy(cpus_max=2 * 10**9), {"cpus": 1.5}, {"cpu_quota": 50_000, "cpu_period": 50_000}, ("cpus", "cpu_quota")),
+        (Policy(cpus_max=2 * 10**9), {"cpus": 1.5}, limits(cpus="0.6"), ("cpus", "deploy/resources/limits/cpus")),
+        (Policy(cpus_max=2 * 10**9), {"cpus": 1.5}, {"cpu_quota": -1}, ("", "cpu_quota")),
+        (Policy(cpus_max=2 * 10**9), {}, {"cpus": 0.1}, ("cpus", "")),
+    ],
+)
+def test_what_all_apps_together_may_use(policy, one, other, where):
+    expected = [f"/apps/{name}/services/{name}/{key}" for name, key in zip(("one", "other"), where, strict=True) if key]
+    assert sums(policy, one=one, other=other) == expected
+    assert sums(Policy(), one=one, other=other) == []
+
+
+def test_what_is_over_the_sum_is_said_with_both_figures():
+    documents = {"web": app(api=service(mem_limit="2g", cpus=3))}
+    found = offences(Policy(memory_max=2**30, cpus_max=10**9), validate_apps(documents).apps, documents)
+    assert [problem.message for problem in found] == [
+        "the limits add up to 2,048 MiB of memory, this device's policy allows 1,024 MiB of memory (memory_max)",
+        "the limits add up to 3 CPUs, this device's policy allows 1 CPUs (cpus_max)",
+    ]
+
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "policies"
+
+
+def test_the_strict_example_is_the_default_and_names_every_rule():
+    assert load_policy(EXAMPLES / "strict.toml") == Policy()
+    named = set(re.findall(r"^(?:# )?([a-z_]+) = ", (EXAMPLES / "strict.toml").read_text(), re.MULTILINE))
+    assert named == {rule.name for rule in fields(Policy)}
+
+
+def test_the_usual_example_allows_a_gateway_what_it_needs_and_no_more():
+    usual = load_policy(EXAMPLES / "usual.toml")
+    keys = {"cap_add": ["NET_ADMIN"], "devices": ["/dev/ttyUSB0"], "volumes": ["/srv/data:/d", "/etc/localtime:/t:ro"]}
+    keys |= {"network_mode": "host", "mem_limit": "256m", "cpus": 0.5}
+    assert found(usual, **keys) == []
+    assert found(usual, **keys | {"privileged": True, "pid": "host"}) == [f"{API}/privileged", f"{API}/pid"]
+
+
+def test_the_open_example_allows_everything():
+    assert load_policy(EXAMPLES / "open.toml") == OPEN
+    assert found(OPEN, privileged=True, pid="host", gpus="all", security_opt=["label:disable"]) == []

@@ -186,6 +186,12 @@ def test_a_policy_is_read(tmp_path):
     assert load_policy(file) == Policy(privileged=True, binds=("/srv",), registries=("r.example",), digests_only=True)
 
 
+def test_the_sums_of_a_policy_have_the_units_of_compose(tmp_path):
+    file = tmp_path / "policy.toml"
+    file.write_text("memory_max = '2g'\ncpus_max = 2.5\n")
+    assert load_policy(file) == Policy(memory_max=2 * 2**30, cpus_max=2_500_000_000)
+
+
 @pytest.mark.parametrize(
     ("content", "line"),
     [
@@ -194,6 +200,9 @@ def test_a_policy_is_read(tmp_path):
         ("binds = '/srv'", "binds must be a list of strings"),
         ("binds = [1]", "binds must be a list of strings"),
         ("binds = true", "binds must be "),
+        ("memory_max = '2x'", "memory_max: expected a size"),
+        ("memory_max = true", "memory_max: expected a whole number"),
+        ("cpus_max = 'many'", "cpus_max: expected a number of CPUs"),
         ("=", "POLICY_FILE"),
     ],
 )
@@ -213,5 +222,6 @@ def test_a_policy_file_that_is_missing_is_an_error(tmp_path):
 def test_every_rule_of_the_policy_can_be_said_in_the_file(tmp_path):
     for name, default in Policy.__dataclass_fields__.items():
         file = tmp_path / f"{name}.toml"
-        file.write_text(f"{name} = {'true' if isinstance(default.default, bool) else '[]'}")
+        forms = {bool: "true", tuple: "[]", type(None): '"1.5"'}
+        file.write_text(f"{name} = {forms[type(default.default)]}")
         load_policy(file)
