@@ -3,9 +3,12 @@
 After every (re)connection the broker sends what it retains and what it queued. Only the highest version of each scope
 is evaluated, once both scopes have answered or a settle time has passed: three queued revisions are one change. When
 it is refused, the next lower one is: it would have been taken, had the device been online.
+
+What is refused for what it says is judged again when the other scope's target has changed: a device's target may extend
+an app that the fleet's next one brings. So the order in which the two arrive means nothing.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -14,7 +17,7 @@ from device_agent.core.intake import Standing, Wanted, admit, changed_apps, deci
 from device_agent.model.errors import Refused, StoreFull
 from device_agent.model.memory import AcceptedTarget, Floor
 from device_agent.model.report import Ack, Happening, Have
-from device_agent.model.target import FLEET, SCOPES, Json, Target, Version
+from device_agent.model.target import DEVICE, FLEET, SCOPES, Json, Target, Version
 from device_agent.ports import Received
 from device_agent.runtime.rollout import transition
 from device_agent.wire.target import check_keys, glimpse, ignored_keys, open_target, read_version
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from device_agent.runtime.agent import Agent
 
 SETTLE_S = 2.0
+_FOR_ITS_HEADER = frozenset(("scope", "expired", "stale", "fork"))
 MOST_ERRORS = 50
 """Places listed in one ack; the count in its message is of all."""
 
@@ -50,6 +54,8 @@ class Intake:
     _arrived: list[Received] = field(default_factory=list)
     _answered: set[str] = field(default_factory=set)
     _told_stale: set[tuple[str, Version]] = field(default_factory=set)
+    _refused: dict[str, _Opened] = field(default_factory=dict)
+    """Scope → the highest that was refused for what it says, since the last message of that scope."""
 
     def connected(self) -> None:
         self._told_stale.clear()
@@ -61,6 +67,7 @@ class Intake:
         self._arrived.clear()
         self._answered.clear()
         self.unstored.clear()
+        self._refused.clear()
 
     def received(self, message: Received) -> None:
         scope = self.agent.options.topics.scope_of(message.topic)
@@ -87,15 +94,29 @@ class Intake:
 
     def _judge(self, messages: list[Received]) -> None:
         """The highest good version of each scope; lower ones that came with it are only acknowledged."""
+        for message in messages:
+            self._refused.pop(self.agent.options.topics.scope_of(message.topic) or FLEET, None)
         opened = [each for message in messages if (each := self._open(message))]
-        for scope in sorted(SCOPES, key=lambda scope: scope != FLEET):
-            of_scope = [each for each in opened if each.scope == scope]
+        by_scope = {
+            scope: sorted((each for each in opened if each.scope == scope), key=_version, reverse=True)
+            for scope in SCOPES
+        }
+        for scope in self._order(by_scope):
             settled: Version | None = None
-            for each in sorted(of_scope, key=lambda each: each.target.version, reverse=True):
+            for each in by_scope[scope]:
                 if settled is not None and each.target.version < settled:
                     self._acknowledge(each.token)
                 elif self._decide(each):
                     settled = each.target.version
+
+    def _order(self, by_scope: dict[str, list[_Opened]]) -> tuple[str, str]:
+        """The fleet's first, unless it is good only with the device's new one."""
+        if all(by_scope.values()):
+            try:
+                self.judge(by_scope[FLEET][0])
+            except Refused:
+                return DEVICE, FLEET
+        return FLEET, DEVICE
 
     def _open(self, message: Received) -> _Opened | None:
         scope = self.agent.options.topics.scope_of(message.topic) or FLEET
@@ -128,17 +149,35 @@ class Intake:
                 return True
             if stale:
                 self._told_stale.add(key)
+            elif refused.code not in _FOR_ITS_HEADER:
+                self._refused.setdefault(opened.scope, replace(opened, token=None))
             self._refuse(transition(opened.target, "rejected"), refused, opened.scope, opened.token)
             return stale
         if wanted is None:
             self._acknowledge(opened.token)
             return True
+        self._try_to_accept(opened, wanted)
+        return True
+
+    def _try_to_accept(self, opened: _Opened, wanted: Wanted) -> None:
         try:
             self._accept(opened, wanted)
         except StoreFull as full:
             self.agent.store_full(full)
             self.unstored.append(opened)
-        return True
+
+    def _judge_again(self, scope: str) -> None:
+        """What was refused of a scope, now that the other one has another target. Refused again: not told again."""
+        opened = self._refused.get(scope)
+        if opened is None:
+            return
+        try:
+            wanted = self.judge(opened)
+        except Refused:
+            return
+        del self._refused[scope]
+        if wanted is not None:
+            self._try_to_accept(opened, wanted)
 
     def apply(self, payload: bytes) -> tuple[str, Target]:
         """A target that did not come through the broker: `accepted` or `duplicate`. Raises `Refused`, `StoreFull`."""
@@ -204,6 +243,7 @@ class Intake:
         agent.reconciler.want(wanted, unknown)
         agent.state_changed()
         self._acknowledge(opened.token)
+        self._judge_again(FLEET if target.scope == DEVICE else DEVICE)
 
     def _refuse(self, ack: Ack, refused: Refused, scope: str, token: object) -> None:
         current = self.agent.rollout.targets.get(scope)
@@ -229,3 +269,7 @@ class Intake:
     def _acknowledge(self, token: object) -> None:
         if token is not None:
             self.agent.acknowledge(token)
+
+
+def _version(opened: _Opened) -> Version:
+    return opened.target.version

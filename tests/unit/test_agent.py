@@ -143,6 +143,47 @@ def test_the_device_target_lies_over_the_fleets():
     assert [ack["scope"] for ack in device.acks()[-1:]] == ["device"]
 
 
+def test_the_order_in_which_the_scopes_arrive_means_nothing():
+    extended = {"x-extends": "fleet", "services": {"api": {"environment": {"A": "1"}}}}
+    device = settled({"db": app(db=service("db:1"))})
+    device.publish({"web": extended}, device="d1")
+    device.converge()
+    assert device.told()[-1] == "rejected 1.1 invalid"
+    device.publish(WEB, revision=2)
+    device.converge()
+    assert device.told().count("accepted 1.1") == 2
+    assert device.containers()["web/api"].made.service.environment == {"A": "1"}
+    device.publish({"db": app(db=service("db:2"))}, revision=3)
+    device.converge()
+    assert device.told()[-1] == "rejected 1.3 invalid"
+    device.publish({}, device="d1", revision=2)
+    device.converge()
+    assert device.ups() == {"db/db"}
+    assert device.told().count("rejected 1.3 invalid") == 1
+
+
+def test_a_refused_target_that_was_taken_back_is_not_judged_again():
+    device = settled()
+    device.publish({"db": {"x-extends": "fleet"}}, device="d1")
+    device.bring(b"", device=True)
+    device.publish({**WEB, "db": app(db=service("db:1"))}, revision=2)
+    device.converge()
+    assert device.agent.rollout.targets.keys() == {"fleet"}
+
+
+def test_the_scopes_arrive_together_after_a_connection_and_are_good_only_together():
+    device = settled()
+    device.publish({"web": {"x-extends": "fleet"}}, device="d1")
+    device.converge()
+    device.broker.disconnect()
+    device.publish({"db": app(db=service("db:1"))}, revision=2)
+    device.publish({}, device="d1", revision=2)
+    device.broker.connect()
+    device.converge()
+    assert device.ups() == {"db/db"}
+    assert not [ack for ack in device.told() if ack.startswith("rejected")]
+
+
 def test_a_newer_target_at_any_moment_of_an_apply_is_the_one_that_stays():
     both = {"web": app(api=service()), "bad": app(api=service("nowhere:1"))}
     for moment in range(40):
