@@ -20,6 +20,7 @@ import pytest
 import yaml
 
 from device_agent.model.compose import Mount, Service
+from device_agent.model.compose_isolation import security_opt
 from device_agent.model.errors import Refused
 from device_agent.model.target import Json
 from device_agent.model.validate import validate_apps
@@ -91,6 +92,29 @@ SNIPPETS: dict[str, Json] = {
     "sysctls_map": {"sysctls": {"net.core.somaxconn": 1024}},
     "sysctls_list": {"sysctls": ["net.core.somaxconn=1024", "net.ipv4.ip_forward=0"]},
     "ulimits": {"ulimits": {"nproc": 65535, "nofile": {"soft": 20000, "hard": 40000}}},
+    "names": {
+        "domainname": "example.com",
+        "hostname": "a",
+        "mac_address": "02:42:ac:11:00:77",
+        "network_mode": "bridge",
+    },
+    "terminal": {"tty": True, "stdin_open": True},
+    "groups": {"group_add": [20, "video"]},
+    "expose": {"expose": [80, "81-82", "53/udp"]},
+    "dns_more": {"dns_opt": ["use-vc"], "dns_search": "a.example"},
+    "dns_search": {"dns_search": ["b.example", "a.example"]},
+    "namespaces": {"pid": "host", "ipc": "shareable", "userns_mode": "host"},
+    "security": {"security_opt": ["no-new-privileges", "label:disable"], "runtime": "runc"},
+    "cgroups": {"cgroup_parent": "/contract", "device_cgroup_rules": ["c 1:3 mr"]},
+    "cpu_numbers": {"cpu_shares": 512, "cpu_quota": 50000, "cpu_period": 80000, "cpuset": "0"},
+    "memory": {"mem_limit": "64m", "mem_reservation": "32m", "memswap_limit": "128m", "mem_swappiness": 10},
+    "memory_swap": {"mem_limit": "64m", "memswap_limit": -1, "oom_kill_disable": True, "oom_score_adj": 500},
+    "processes": {"pids_limit": 100, "blkio_config": {"weight": 300}},
+    "deploy_limits": {
+        "deploy": {"resources": {"limits": {"cpus": "0.5", "memory": "64M"}, "reservations": {"memory": "32m"}}}
+    },
+    "deploy_restart": {"deploy": {"restart_policy": {"condition": "on-failure", "max_attempts": 3}}},
+    "deploy_restart_any": {"deploy": {"restart_policy": {"condition": "any", "delay": "5s"}, "replicas": 1}},
     "logging": {"logging": {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}}},
 }
 
@@ -114,6 +138,13 @@ REFUSED: dict[str, Json] = {
     "a mount without a type": {"volumes": [{"target": "/data"}]},
     "a limit without its other half": {"ulimits": {"nofile": {"soft": 1}}},
     "null for a list": {"ports": None},
+    "a number for an address": {"networks": {"front": {"ipv4_address": 5}}},
+    "a number for a MAC address": {"mac_address": 5},
+    "a port to expose that is none": {"expose": ["http"]},
+    "an adjustment above the highest": {"oom_score_adj": 1001},
+    "text for a flag": {"tty": "maybe"},
+    "memory as a number in deploy": {"deploy": {"resources": {"limits": {"memory": 5}}}},
+    "a misspelt key of deploy": {"deploy": {"resources": {"limit": {}}}},
 }
 LATE = {"a bare number for a duration", "a unit that is none", "a port above the last", "an unknown network"}
 """What 1.29 finds out only when it creates the container."""
@@ -220,6 +251,19 @@ def expected(service: Service) -> dict[str, Any]:
         "restart": None if service.restart.policy == "unless-stopped" else restart,
         "stop": (service.stop_signal or "", service.stop_grace_period // 10**9),
         "ports": ports,
+        "exposed": {*ports, *service.expose},
+        "terminal": (service.tty, service.stdin_open),
+        "domainname": service.domainname or "",
+        "groups": set(service.group_add),
+        "names": (list(service.dns_opt), list(service.dns_search)),
+        "namespaces": (service.pid or "", service.ipc or "", service.userns_mode or ""),
+        "security": set(service.security_opt),
+        "runtime": service.runtime or "",
+        "cgroups": (service.cgroup_parent or "", list(service.device_cgroup_rules)),
+        "cpu": (service.cpu_shares or 0, service.cpu_quota or 0, service.cpu_period or 0, service.cpuset or ""),
+        "memory": (service.mem_reservation or 0, service.memswap_limit, service.mem_swappiness),
+        "oom": (service.oom_kill_disable, service.oom_score_adj),
+        "processes": service.pids_limit,
         "limits": (service.cpus or 0, service.mem_limit or 0, service.shm_size or 64 * 2**20),
         "capabilities": (set(service.cap_add), set(service.cap_drop)),
         "devices": {(device.source, device.target, device.permissions) for device in service.devices},
@@ -281,6 +325,24 @@ def seen(inspection: Any, service: Service) -> dict[str, Any]:
         "restart": None if service.restart.policy == "unless-stopped" else restart,
         "stop": (config.get("StopSignal", "") if service.stop_signal else "", config.get("StopTimeout", 10)),
         "ports": host["PortBindings"] or {},
+        "exposed": set(config.get("ExposedPorts") or {}),
+        "terminal": (config["Tty"], config["OpenStdin"]),
+        "domainname": config["Domainname"],
+        "groups": set(host["GroupAdd"] or ()),
+        "names": (host["DnsOptions"] or [], host["DnsSearch"] or []),
+        "namespaces": (host["PidMode"], host["IpcMode"] if service.ipc else "", host["UsernsMode"]),
+        # The engine adds what a privileged container has, and keeps the spelling.
+        "security": {security_opt(option) for option in host["SecurityOpt"] or ()} if service.security_opt else set(),
+        "runtime": host["Runtime"] if service.runtime else "",
+        "cgroups": (host["CgroupParent"], host["DeviceCgroupRules"] or []),
+        "cpu": (host["CpuShares"], host["CpuQuota"], host["CpuPeriod"], host["CpusetCpus"]),
+        "memory": (
+            host["MemoryReservation"],
+            host["MemorySwap"] if service.memswap_limit else None,
+            host["MemorySwappiness"],
+        ),
+        "oom": (bool(host["OomKillDisable"]), host["OomScoreAdj"]),
+        "processes": host["PidsLimit"],
         "limits": (host["NanoCpus"], host["Memory"], host["ShmSize"]),
         "capabilities": tuple({name.removeprefix("CAP_") for name in host[key] or ()} for key in ("CapAdd", "CapDrop")),
         "devices": {

@@ -73,6 +73,8 @@ def test_golden_hashes_of_networks_and_volumes():
         {"healthcheck": {"retries": 3, "interval": "5000ms", "test": ["CMD-SHELL", "curl localhost"]}},
         {"ulimits": {"nofile": {"soft": 1024, "hard": 1024}}},
         {"privileged": False, "read_only": False},
+        {"mem_limit": 0, "deploy": {"resources": {"limits": {"memory": "64m"}}}},
+        {"tty": False, "oom_score_adj": 0, "pids_limit": 0, "security_opt": [], "gpus": [], "scale": 1},
         {"depends_on": []},
     ],
     ids=",".join,
@@ -93,6 +95,10 @@ def test_another_spelling_is_the_same(spelled):
         {"volumes": ["data:/d"]},
         {"network_mode": "none", "networks": {}},
         {"restart": "no"},
+        {"mac_address": "02:42:ac:11:00:02"},
+        {"networks": {"default": {"aliases": ["web"], "mac_address": "02:42:ac:11:00:02"}, "back": None}},
+        {"pid": "host"},
+        {"mem_swappiness": 0},
         {"healthcheck": {"disable": True}},
     ],
     ids=lambda keys: next(iter(keys)),
@@ -118,6 +124,10 @@ def test_the_image_counts_by_its_id_and_not_by_its_name():
     same = wanted(app(api=service("other:9"))).services["api"]
     assert of.spec(ID) == same.spec(ID)
     assert of.spec(ID) != of.spec("sha256:" + "1" * 64)
+
+
+def test_the_platform_counts_by_the_image():
+    assert spec(FULL | {"platform": "linux/arm64"}) == spec(FULL)
 
 
 def test_the_container_whose_network_is_shared_counts():
