@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from device_agent.model.target import Json
 
-_SECRET = re.compile(r"(passw|secret|token|credential|private|api_?key)", re.IGNORECASE)
+_SECRET = re.compile(r"(passw|secret|token|credential|private|api_?key)|^content$", re.IGNORECASE)
 _SHOWN_CHARACTERS = 100
 
 

@@ -16,7 +16,7 @@ from cloud_sim.engine_world import World
 from device_agent.model.errors import Cancelled, EngineAway, EngineError, Kind
 from device_agent.model.image import normalise
 from device_agent.model.observed import EngineEvent, Observed, Status
-from device_agent.model.steps import Connect, Create, CreateNetwork, CreateVolume
+from device_agent.model.steps import Connect, Create, CreateNetwork, CreateVolume, Upload
 
 NOTICE_S = 0.1
 TAIL_BYTES = 2048
@@ -127,6 +127,11 @@ class SimulatedEngine:
             if container is not None and network in container.attached:
                 id_ = container.attached.pop(network)
                 world.tell(EngineEvent("network", "disconnect", id_, network, container.app or None), self.owner)
+
+    def upload(self, upload: Upload) -> None:
+        with self._call("upload", upload) as world:
+            container = world.required(upload.container)
+            container.files |= {file.target: file for file in upload.files}
 
     def start(self, container: str) -> None:
         with self._call("start", container) as world:

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from device_agent.model.compose import File
 from device_agent.model.errors import Kind
 from device_agent.model.image import normalise
 from device_agent.model.observed import (
@@ -58,6 +59,8 @@ class SimContainer:
     attached: dict[str, str]
     """Network name → id; an empty id until it is started."""
     anonymous: tuple[str, ...] = ()
+    files: dict[str, File] = field(default_factory=dict)
+    """Uploaded, by path."""
     ports: frozenset[tuple[int, str, str]] = frozenset()
     """Host ports held while it runs: (port, protocol, address)."""
     status: Status = Status.CREATED

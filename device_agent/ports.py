@@ -14,7 +14,7 @@ from typing import Protocol
 
 from device_agent.model.memory import AcceptedTarget, AppRecord, Attempt, Floor, Memory, Message, OutboxCounts
 from device_agent.model.observed import EngineEvent, Observed
-from device_agent.model.steps import Connect, Create, CreateNetwork, CreateVolume
+from device_agent.model.steps import Connect, Create, CreateNetwork, CreateVolume, Upload
 from device_agent.model.target import Target
 
 
@@ -60,6 +60,9 @@ class Engine(Protocol):
     def create(self, container: Create) -> None: ...
     def connect(self, connect: Connect) -> None: ...
     def disconnect(self, container_id: str, network: str) -> None: ...
+    def upload(self, upload: Upload) -> None:
+        """Put files into a container, over those that are there."""
+
     def start(self, container: str) -> None:
         """`container` is a name or an id."""
 

@@ -15,11 +15,11 @@ import urllib3
 from docker.api.client import APIClient
 from docker.errors import APIError
 
-from device_agent.adapters.docker_create import MAC_OF_ENDPOINT, container_body, network_arguments
+from device_agent.adapters.docker_create import MAC_OF_ENDPOINT, archive, container_body, network_arguments
 from device_agent.adapters.docker_errors import sorted_error
 from device_agent.adapters.docker_http import EngineHttp
 from device_agent.model.errors import EngineError, Kind
-from device_agent.model.steps import Connect, Create, CreateNetwork, CreateVolume
+from device_agent.model.steps import Connect, Create, CreateNetwork, CreateVolume, Upload
 
 TAIL_BYTES = 2048
 DRIVER_S = 15.0
@@ -81,6 +81,10 @@ class Actions:
         there = _either(_gone, _says("is not connected to"))
         with self._client(f"disconnect {container_id} from {network}") as client, _accepting(there):
             client.disconnect_container_from_network(container_id, network, force=True)
+
+    def upload(self, upload: Upload) -> None:
+        with self._client(f"upload files to {upload.container}") as client:
+            client.put_archive(upload.container, "/", archive(upload.files))
 
     def start(self, container: str) -> None:
         with self._client(f"start {container}") as client:

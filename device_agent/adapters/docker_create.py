@@ -6,11 +6,14 @@ the service's. Further networks of a container are steps of their own: before AP
 What an engine is too old for and Compose leaves out for it (`start_interval`, `annotations`) is left out here, too.
 """
 
+import io
 import math
+import tarfile
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from device_agent.model.compose import DeviceRequest, Healthcheck, IpamConfig, Mount, Port, Service
+from device_agent.model.compose import DeviceRequest, File, Healthcheck, IpamConfig, Mount, Port, Service
 from device_agent.model.steps import Create, CreateNetwork, Endpoint
 
 Body = dict[str, Any]
@@ -69,6 +72,18 @@ def network_arguments(network: CreateNetwork) -> Body:
         "enable_ipv6": network.enable_ipv6,
         "attachable": network.attachable,
     }
+
+
+def archive(files: Iterable[File]) -> bytes:
+    """A tar of files. The engine makes the folders that are missing, and leaves those alone that are there."""
+    written = io.BytesIO()
+    with tarfile.open(fileobj=written, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for file in files:
+            content = file.content.encode()
+            header = tarfile.TarInfo(file.target.lstrip("/"))
+            header.size, header.mode, header.uid, header.gid = len(content), file.mode, file.uid, file.gid
+            tar.addfile(header, io.BytesIO(content))
+    return written.getvalue()
 
 
 def _endpoint(endpoint: Endpoint) -> Body:

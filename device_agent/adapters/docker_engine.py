@@ -21,7 +21,7 @@ from device_agent.adapters.docker_memory import ImageList, Inspections, Memo
 from device_agent.adapters.docker_pull import SILENCE_S, Pulling, check, pull_path
 from device_agent.model.errors import Cancelled, EngineAway, EngineError, Kind
 from device_agent.model.observed import LABEL_DEVICE, EngineEvent, Observed
-from device_agent.model.steps import Connect, Create, CreateNetwork, CreateVolume
+from device_agent.model.steps import Connect, Create, CreateNetwork, CreateVolume, Upload
 from device_agent.ports import PullProgress
 
 if TYPE_CHECKING:
@@ -151,6 +151,9 @@ class DockerEngine:
 
     def disconnect(self, container_id: str, network: str) -> None:
         self._actions.disconnect(container_id, network)
+
+    def upload(self, upload: Upload) -> None:
+        self._actions.upload(upload)
 
     def start(self, container: str) -> None:
         try:

@@ -31,6 +31,7 @@ from device_agent.model.steps import (
     Start,
     Step,
     Stop,
+    Upload,
 )
 
 GRACE_S = 10.0
@@ -347,6 +348,7 @@ class _Planning:
         else:
             container, created = self._create(wanted, match, after, until)
             after |= created
+        after |= self._upload(wanted, match, container, after, until)
         dependencies, unmet = self._dependencies(wanted)
         held = until or unmet or ("all it needs is there" if self.steps.held(after | dependencies) else "")
         if held and self._fall_back(wanted, match, held):
@@ -388,6 +390,14 @@ class _Planning:
             connect = Step(Connect(create.name, endpoint), wanted.name, match.spec or "", cause, created, until)
             connected |= self.steps.add(connect)
         return create.name, created | connected
+
+    def _upload(self, wanted: WantedService, match: Match, container: str, after: Ids, until: str) -> Ids:
+        """Its configs and secrets. What was started once has them: whoever starts it comes through here."""
+        if not wanted.service.files or (match.winner and match.winner.status is not Status.CREATED):
+            return _NONE
+        action = Upload(container, wanted.service.files)
+        cause = "its configs and secrets"
+        return self.steps.add(Step(action, wanted.name, match.spec or "", cause, after, until))
 
     def _dependencies(self, wanted: WantedService) -> tuple[Ids, str]:
         """The starts to wait for, and in words what has to be observed first."""

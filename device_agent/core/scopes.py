@@ -4,7 +4,7 @@ A cloud that has both targets computes the same effective apps and the same dige
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from device_agent.model.canonical import digest
 from device_agent.model.errors import Problem, Refused
@@ -19,7 +19,7 @@ class EffectiveApp:
     """One app as this device is to run it, still raw, and the target that it comes from."""
 
     name: str
-    document: Json
+    document: Json = field(repr=False)
     scope: str
     version: Version
     release: str | None

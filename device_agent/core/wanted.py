@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from device_agent.core.scopes import EffectiveApp
 from device_agent.model.canonical import canonical, digest
-from device_agent.model.compose import App, Mount, NetworkDefinition, Service, VolumeDefinition
+from device_agent.model.compose import App, File, Mount, NetworkDefinition, Service, VolumeDefinition
 from device_agent.model.compose_networking import in_order
 from device_agent.model.image import normalise
 from device_agent.model.observed import (
@@ -27,7 +27,7 @@ from device_agent.model.observed import (
 )
 from device_agent.model.steps import Create, CreateNetwork, CreateVolume, Endpoint
 
-_NOT_OF_THE_CONTAINER = {"image", "platform", "depends_on", "networks", "network_mode", "volumes"}
+_NOT_OF_THE_CONTAINER = {"image", "platform", "depends_on", "networks", "network_mode", "volumes", "files"}
 SERVICE_MODE = "service:"
 
 
@@ -243,6 +243,7 @@ def _service(
             "mounts": [mount.model_dump(mode="json", exclude_defaults=True) for mount in mounts],
             "network_mode": mode,
         }
+        | ({"files": [_file(file) for file in service.files]} if service.files else {})
     )
     return WantedService(
         name=name,
@@ -255,3 +256,9 @@ def _service(
         shares=mode.removeprefix(SERVICE_MODE) if mode.startswith(SERVICE_MODE) else None,
         basis=basis,
     )
+
+
+def _file(file: File) -> dict[str, object]:
+    """A file by what is in it, without what is in it."""
+    content = hashlib.sha256(file.content.encode()).hexdigest()
+    return {"target": file.target, "content": content, "uid": file.uid, "gid": file.gid, "mode": file.mode}

@@ -93,6 +93,16 @@ class Ulimit(Frozen):
     hard: int
 
 
+class File(Frozen):
+    """A config or a secret, as a container finds it."""
+
+    target: str
+    content: str = Field(repr=False)
+    uid: int = 0
+    gid: int = 0
+    mode: int = 0o444
+
+
 class Logging(Frozen):
     driver: str | None = None
     options: Mapping[str, str] = Field(default_factory=dict)
@@ -182,6 +192,9 @@ class Service(Frozen):
     pids_limit: int | None = None
     """-1: without limit."""
     blkio_weight: int | None = None
+
+    files: tuple[File, ...] = ()
+    """Of `configs` and `secrets`, by target."""
 
     @property
     def one_shot(self) -> bool:

@@ -6,6 +6,7 @@ of something else of the app is looked up where it is used, so that its pointer 
 
 from collections.abc import Mapping
 
+from device_agent.model import compose_files as files
 from device_agent.model import compose_forms as forms
 from device_agent.model import compose_isolation as isolation
 from device_agent.model import compose_limits as limits
@@ -172,6 +173,8 @@ _SERVICE: Mapping[str, Reader] = {
     "stop_grace_period": by(units.duration),
     "volumes": _volumes,
     "tmpfs": string_or_list(forms.tmpfs),
+    "configs": files.files(files.CONFIGS),
+    "secrets": files.files(files.SECRETS),
     "depends_on": _depends_on,
     "healthcheck": _healthcheck,
     "logging": _logging,
@@ -181,9 +184,9 @@ _SERVICE_IGNORED = {"attach": NO_USE, "develop": NO_USE}
 _SERVICE_REFUSED = {
     **dict.fromkeys(
         (
-            *("configs", "container_name", "cpu_count", "cpu_percent", "cpu_rt_period", "cpu_rt_runtime"),
+            *("container_name", "cpu_count", "cpu_percent", "cpu_rt_period", "cpu_rt_runtime"),
             *("credential_spec", "external_links", "isolation", "models", "post_start", "pre_stop", "provider"),
-            *("pull_policy", "pull_refresh_after", "secrets", "use_api_socket"),
+            *("pull_policy", "pull_refresh_after", "use_api_socket"),
         ),
         UNSUPPORTED,
     ),
@@ -200,6 +203,7 @@ def service(place: Place) -> Service:
     if "image" not in place.value:
         place.invalid("is required", "image")
     limits.settle(place, fields)
+    files.settle(place, fields)
     networking.check(place, fields)
     mounted = {mount.target for mount in fields.get("volumes", ())}
     for entry in fields.get("tmpfs", ()):

@@ -44,6 +44,8 @@ class Names:
     services: Collection[str] = ()
     networks: Collection[str] = ()
     volumes: Collection[str] = ()
+    contents: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
+    """`configs` and `secrets`: name → content."""
 
 
 @dataclass(frozen=True, slots=True)

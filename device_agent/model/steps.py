@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from device_agent.model.compose import IpamConfig, Mount, Service
+from device_agent.model.compose import File, IpamConfig, Mount, Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,18 @@ class Create:
 
 
 @dataclass(frozen=True, slots=True)
+class Upload:
+    """Files for a container that was not started yet. Once more does no harm."""
+
+    container: str
+    """A name or an id."""
+    files: tuple[File, ...]
+
+    def __str__(self) -> str:
+        return f"upload {len(self.files)} file{'s' if len(self.files) > 1 else ''} to {self.container}"
+
+
+@dataclass(frozen=True, slots=True)
 class Start:
     container: str
     """A name or an id: a container that this plan creates has only a name yet."""
@@ -144,7 +156,18 @@ class Disconnect:
 
 
 Action: TypeAlias = (
-    Pull | CreateNetwork | RemoveNetwork | CreateVolume | Create | Start | Stop | Remove | Rename | Connect | Disconnect
+    Pull
+    | CreateNetwork
+    | RemoveNetwork
+    | CreateVolume
+    | Create
+    | Upload
+    | Start
+    | Stop
+    | Remove
+    | Rename
+    | Connect
+    | Disconnect
 )
 
 

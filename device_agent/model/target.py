@@ -50,7 +50,7 @@ class Target:
     issued_at: str | None
     expires_at: str | None
     allow_empty: bool
-    apps: Mapping[str, Json]
+    apps: Mapping[str, Json] = field(repr=False)
     raw: bytes = field(repr=False)
     """The payload exactly as it arrived: what is stored, with its own checksum."""
     content_type: str = "application/json"

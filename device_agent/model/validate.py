@@ -11,7 +11,7 @@ Rules
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from device_agent.model import compose_resources, compose_service
+from device_agent.model import compose_files, compose_resources, compose_service
 from device_agent.model.compose import App, Dependency, NetworkDefinition, Service, ServiceNetwork, VolumeDefinition
 from device_agent.model.compose_forms import APP_NAME, KEY_NAME
 from device_agent.model.compose_lists import WHEN_PUBLISHING
@@ -22,9 +22,8 @@ from device_agent.model.target import Json
 
 DEFAULT_NETWORK = "default"
 
+_FILES = (compose_files.CONFIGS, compose_files.SECRETS)
 _APP_REFUSED = {
-    "configs": UNSUPPORTED,
-    "secrets": UNSUPPORTED,
     "models": UNSUPPORTED,
     "include": f"`include` {WHEN_PUBLISHING}",
 }
@@ -87,11 +86,14 @@ def _sorted(problems: list[Problem]) -> tuple[Problem, ...]:
 def _app(place: Place) -> App:
     """The app as far as it could be read. Raises `NotValid` when it is no object at all."""
     value = place.object()
-    names = Names(*(_keys(value, section) for section in ("services", "networks", "volumes")))
+    contents = {section: compose_files.contents(value, section) for section in _FILES}
+    services, networks, volumes = (_keys(value, section) for section in ("services", "networks", "volumes"))
+    names = Names(services, networks, volumes, contents)
     readers = {
         "services": _section(names, compose_service.service),
         "networks": _section(names, compose_resources.network),
         "volumes": _section(names, compose_resources.volume),
+        **{section: _section(names, compose_files.definition) for section in _FILES},
     }
     fields = read_fields(place, readers, refused=_APP_REFUSED, ignored=_APP_IGNORED)
     if value.get("services", {}) == {}:

@@ -20,6 +20,7 @@ from device_agent.model.steps import (
     Rename,
     Start,
     Stop,
+    Upload,
 )
 from device_agent.ports import Engine
 from device_agent.runtime.workers import CALL, STOP
@@ -58,6 +59,8 @@ def _call(action: Action, engine: Engine) -> Callable[[], None]:  # noqa: C901 -
             return lambda: engine.create_volume(action)
         case Create():
             return lambda: engine.create(action)
+        case Upload():
+            return lambda: engine.upload(action)
         case Start():
             return lambda: engine.start(action.container)
         case Stop():

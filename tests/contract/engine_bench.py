@@ -18,7 +18,7 @@ from docker.errors import APIError
 from cloud_sim.engine import SimulatedEngine
 from cloud_sim.engine_parts import Behaviour
 from device_agent.adapters.docker_engine import DockerEngine
-from device_agent.model.compose import Healthcheck, Port, Restart, Service
+from device_agent.model.compose import File, Healthcheck, Port, Restart, Service
 from device_agent.model.errors import Kind
 from device_agent.model.observed import (
     LABEL_APP,
@@ -149,6 +149,8 @@ class Bench(ABC):
     @abstractmethod
     def kill(self, name: str) -> None: ...
     @abstractmethod
+    def files(self, container: str, *paths: str) -> tuple[File, ...]: ...
+    @abstractmethod
     def pause(self, name: str) -> None: ...
     @abstractmethod
     def rm(self, name: str) -> None: ...
@@ -192,6 +194,9 @@ class SimulatedBench(Bench):
 
     def kill(self, name: str) -> None:
         self.world.kill(name)
+
+    def files(self, container: str, *paths: str) -> tuple[File, ...]:
+        return tuple(self.world.required(container).files[path] for path in paths)
 
     def pause(self, name: str) -> None:
         self.world.pause(name)
@@ -243,6 +248,19 @@ class DockerBench(Bench):
 
     def kill(self, name: str) -> None:
         self.docker.kill(name)
+
+    def files(self, container: str, *paths: str) -> tuple[File, ...]:
+        """As its own user sees them."""
+        found = []
+        for path in paths:
+            words = [self._says(container, *call, path) for call in (("stat", "-c", "%u %g %a"), ("cat",))]
+            uid, gid, mode = words[0].split()
+            found.append(File(target=path, content=words[1], uid=int(uid), gid=int(gid), mode=int(mode, 8)))
+        return tuple(found)
+
+    def _says(self, container: str, *command: str) -> str:
+        output: bytes = self.docker.exec_start(self.docker.exec_create(container, list(command))["Id"])
+        return output.decode()
 
     def pause(self, name: str) -> None:
         self.docker.pause(name)

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from device_agent.model.compose import Healthcheck, Mount, Port, Restart
+from device_agent.model.compose import File, Healthcheck, Mount, Port, Restart
 from device_agent.model.errors import Cancelled, EngineAway, EngineError, Kind
 from device_agent.model.image import normalise
 from device_agent.model.observed import LABEL_VOLUME, EngineEvent, Health, Status
-from device_agent.model.steps import Connect, CreateVolume, Endpoint
+from device_agent.model.steps import Connect, CreateVolume, Endpoint, Upload
 from tests.contract.engine_bench import APP, CHECKED, Bench, DockerBench, SimulatedBench
 from tests.eventually import eventually
 
@@ -102,6 +102,21 @@ def test_stopping(bench: Bench) -> None:
     assert bench.seen(running.name).status is Status.RUNNING
 
 
+def test_files_are_there_before_the_start_and_after_a_second_upload(bench: Bench) -> None:
+    made = bench.created(bench.step(user="1000:1000"))
+    secret = File(target="/run/secrets/deep/one", content="über\n", uid=1000, gid=7, mode=0o400)
+    config = File(target="/one.conf", content="1")
+
+    bench.engine.upload(Upload(made.name, (secret, File(target="/one.conf", content="0"))))
+    bench.engine.upload(Upload(made.id, (secret, config)))
+    bench.engine.start(made.id)
+
+    assert bench.files(made.id, secret.target, config.target) == (secret, config)
+    bench.engine.stop(made.id, 0)
+    bench.engine.start(made.id)
+    assert bench.files(made.id, secret.target) == (secret,)
+
+
 def test_what_is_gone_counts_as_stopped_removed_and_disconnected(bench: Bench) -> None:
     gone = "0" * 64
     bench.engine.stop(gone, 1)
@@ -115,6 +130,7 @@ def test_what_is_gone_cannot_be_started_renamed_or_connected(bench: Bench) -> No
     gone, network = "0" * 64, bench.network()
     for call in (
         lambda: bench.engine.start(gone),
+        lambda: bench.engine.upload(Upload(gone, (File(target="/a", content=""),))),
         lambda: bench.engine.rename(gone, bench.name("x")),
         lambda: bench.engine.connect(Connect(gone, Endpoint(network.name))),
     ):

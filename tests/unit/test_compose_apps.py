@@ -160,7 +160,7 @@ def test_everything_that_is_wrong_is_named_at_once() -> None:
                     "a b": ANY,
                     "c": [],
                 },
-                "secrets": {},
+                "models": {},
                 "volumes": {"v/w": None},
             },
             "Upper": {"services": {"a": ANY}},
@@ -178,7 +178,7 @@ def test_everything_that_is_wrong_is_named_at_once() -> None:
         "/apps/list/services",
         "/apps/none",
         "/apps/void/services",
-        "/apps/web/secrets",
+        "/apps/web/models",
         "/apps/web/services/a b",
         "/apps/web/services/api/build",
         "/apps/web/services/api/environment/A",
@@ -192,7 +192,7 @@ def test_everything_that_is_wrong_is_named_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "hint"), [("include", "cloud-sim publish does it"), ("configs", "not supported"), ("service", "not a key")]
+    ("key", "hint"), [("include", "cloud-sim publish does it"), ("models", "not supported"), ("service", "not a key")]
 )
 def test_keys_of_an_app_that_are_not_supported(key: str, hint: str) -> None:
     refusal = refuse({"web": {"services": {"a": ANY}, key: []}})

@@ -4,7 +4,14 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from device_agent.model import compose_limits, compose_networking, compose_resources, compose_service, validate
+from device_agent.model import (
+    compose_files,
+    compose_limits,
+    compose_networking,
+    compose_resources,
+    compose_service,
+    validate,
+)
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reconciling.md").read_text()
 SECTION = PAGE.partition("## Compose keys")[2].partition("\n## ")[0]
@@ -40,6 +47,7 @@ def test_the_keys_of_a_service():
 
 def test_the_keys_inside_a_key():
     same(SERVICE["networks"], compose_networking._SERVICE_NETWORK)
+    same(SERVICE["secrets"], compose_files._GRANT)
     same(SERVICE["depends_on"] | {"restart"}, compose_service._DEPENDENCY)
     same(SERVICE["blkio_config"], compose_limits._BLKIO)
     same(SERVICE["deploy"], compose_limits._DEPLOY)
@@ -49,5 +57,6 @@ def test_the_keys_inside_a_key():
 def test_the_keys_of_an_app():
     same(TOP["networks"], compose_resources._NETWORK)
     same(TOP["volumes"], compose_resources._VOLUME)
-    same(TOP, {"services", "networks", "volumes"})
+    same(TOP["secrets"], compose_files._DEFINITION)
+    same(TOP, {"services", "networks", "volumes", *validate._FILES})
     assert not TOP.keys() & validate._APP_REFUSED.keys()

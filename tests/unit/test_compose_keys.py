@@ -403,7 +403,7 @@ def test_a_variable_where_it_makes_a_value_wrong_gets_a_hint(key: str, value: Js
         *((key, "x", "", HINT) for key in ("env_file", "label_file", "extends", "profiles")),
         *(
             (key, None, "", "not supported by this version")
-            for key in ("container_name", "configs", "secrets", "links", "volumes_from", "pull_policy")
+            for key in ("container_name", "links", "volumes_from", "pull_policy")
         ),
         ("imag", "x", "", "not a key that Compose has here"),
         ("network_mode", "container:x", "", "not supported"),

@@ -1,0 +1,115 @@
+"""Configs and secrets: content of the target itself that a container finds as a file.
+
+Their content stands in the document alone. A message about one names it, and never says what is in it.
+"""
+
+import posixpath
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from device_agent.model import compose_units as units
+from device_agent.model.compose import File
+from device_agent.model.compose_lists import NO_USE, WHEN_PUBLISHING
+from device_agent.model.compose_units import NotSupported, NotValid
+from device_agent.model.place import UNSUPPORTED, Place, Reader, by, read, read_object
+from device_agent.model.target import Json
+
+CONFIGS, SECRETS = "configs", "secrets"
+_FOLDER = {CONFIGS: "/", SECRETS: "/run/secrets"}
+
+
+def _external(value: Json) -> bool:
+    if value is not False:
+        raise NotSupported("there is no store of them on a device: give the content itself")
+    return False
+
+
+_DEFINITION: Mapping[str, Reader] = {"content": by(units.string), "external": by(_external)}
+_DEFINITION_REFUSED = {
+    "file": f"`file` {WHEN_PUBLISHING}",
+    "environment": f"`environment` {WHEN_PUBLISHING}",
+    **dict.fromkeys(("driver", "driver_opts", "template_driver"), UNSUPPORTED),
+}
+_DEFINITION_IGNORED = {"name": NO_USE, "labels": NO_USE}
+
+
+def definition(place: Place) -> dict[str, Any]:
+    """A config or a secret of the app."""
+    required = (
+        ()
+        if isinstance(place.value, dict) and {"file", "environment", "external"} & place.value.keys()
+        else ("content",)
+    )
+    return read_object(place, _DEFINITION, required, refused=_DEFINITION_REFUSED, ignored=_DEFINITION_IGNORED)
+
+
+def contents(app: Mapping[str, Json], section: str) -> dict[str, str]:
+    """Name → content as the app declares them; what is wrong with one is told where it is declared."""
+    declared = app.get(section)
+    found: dict[str, str] = {}
+    for name, body in declared.items() if isinstance(declared, dict) else ():
+        content = body.get("content") if isinstance(body, dict) else None
+        found[name] = content if isinstance(content, str) else ""
+    return found
+
+
+def _id(value: Json) -> int:
+    if not re.fullmatch(r"[0-9]{1,10}", units.string(value)) or int(value) >= 2**32 - 1:
+        raise NotValid('expected the number of a user or a group as a string, such as "1000"')
+    return int(value)
+
+
+_GRANT: Mapping[str, Reader] = {
+    "source": by(units.text),
+    "target": by(units.text),
+    "uid": by(_id),
+    "gid": by(_id),
+    "mode": by(units.file_mode),
+}
+
+
+def _file(place: Place, section: str) -> File:
+    short = not isinstance(place.value, dict)
+    fields = {"source": units.text(place.value)} if short else read_object(place, _GRANT, required=("source",))
+    source = fields.pop("source")
+    if source not in place.names.contents.get(section, {}):
+        more = () if short else ("source",)
+        raise NotValid(f"the app declares nothing of this name under `{section}`", *more)
+    target = posixpath.normpath("/" + posixpath.join(_FOLDER[section], fields.pop("target", source)).lstrip("/"))
+    if target == "/":
+        raise NotValid("expected the path of a file", "target")
+    return File(target=target, content=place.names.contents[section][source], **fields)
+
+
+def files(section: str) -> Reader:
+    """What a service has of its app's `configs` or `secrets`: (where it is said, the file)."""
+
+    def reader(place: Place) -> tuple[tuple[Place, File], ...]:
+        return tuple((item, file) for item in place.items() for file in read(item, lambda one: _file(one, section)))
+
+    return reader
+
+
+def settle(place: Place, fields: dict[str, Any]) -> None:
+    """Both kinds are one thing to a container. Their order means nothing, so they are sorted by target."""
+    granted = [*fields.pop(CONFIGS, ()), *fields.pop(SECRETS, ())]
+    mounted = [mount.target for mount in fields.get("volumes", ())]
+    mounted += [entry.partition(":")[0] for entry in fields.get("tmpfs", ())]
+    taken: set[str] = set()
+    for where, file in granted:
+        for problem in _problems(file, mounted, taken):
+            where.invalid(problem)
+        taken.add(file.target)
+    if granted and fields.get("read_only"):
+        # They are written into the container before it is started, which the engine does not do in one like this.
+        place.unsupported(f"beside configs and secrets: {UNSUPPORTED}", "read_only")
+    fields["files"] = tuple(sorted((file for _, file in granted), key=lambda file: file.target))
+
+
+def _problems(file: File, mounted: list[str], taken: set[str]) -> Iterator[str]:
+    if file.target in taken:
+        yield f"there is another file at `{file.target}` already"
+    for folder in mounted:
+        if f"{file.target}/".startswith(f"{folder}/"):
+            yield f"`{file.target}` would be hidden by what is mounted on `{folder}`"
