@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import TypeAlias
 
-from cloud_sim import variables, yaml_file
+from cloud_sim import compose_contents, variables, yaml_file
 from device_agent.model.errors import Problem, Refused
 from device_agent.model.target import Json
 
@@ -52,7 +52,9 @@ def read_app(
     app = name or _name(file, raw)
     compose = find_compose()
     document = _stripped(_resolve(compose, file, raw, app, profiles) if compose else _read(file, raw), app)
-    return ComposeApp(app, document, tuple(_local_binds(document, file.resolve().parent)))
+    folder = file.resolve().parent
+    document = compose_contents.resolved(document, folder, _known(file))
+    return ComposeApp(app, document, tuple(_local_binds(document, folder)))
 
 
 @cache
@@ -79,10 +81,10 @@ def _resolve(compose: Compose, file: Path, raw: Mapping[str, Json], app: str, pr
     folder = str(file.resolve().parent)
     chosen = [argument for profile in profiles for argument in ("--profile", profile)]
     call = [*compose.command, "-p", app, "--project-directory", folder, "-f"]
-    given = json.dumps({key: value for key, value in raw.items() if key != "name"}) if compose.first else ""
+    given = {key: value for key, value in raw.items() if key != "name"}
     answer = subprocess.run(  # noqa: S603
         [*call, "-" if compose.first else str(file.resolve()), *chosen, "config"],
-        input=given,
+        input=json.dumps(compose_contents.for_version_1(given)) if compose.first else "",
         capture_output=True,
         check=False,
         cwd=folder,
@@ -103,6 +105,8 @@ def _resolve(compose: Compose, file: Path, raw: Mapping[str, Json], app: str, pr
             if not body.get("profiles") or active & set(body["profiles"])
         }
         document |= {key: value for key, value in raw.items() if key.startswith("x-")}
+        past = {key: value for key, value in raw.items() if key in compose_contents.SECTIONS}
+        document = compose_contents.from_version_1(document, _substituted(file, past))
     return document
 
 
@@ -118,12 +122,20 @@ def _read(file: Path, raw: Mapping[str, Json]) -> Document:
     if problems:
         what = "this needs Compose, and there is none here: install it, or publish what `docker compose config` prints"
         raise Refused("invalid", what, tuple(problems))
+    document = _substituted(file, raw)
+    for body in document.get("services", {}).values():
+        if isinstance(body, dict) and isinstance(body.get("environment"), (dict, list)):
+            body["environment"] = _passed_through(body["environment"], _known(file))
+    return document
+
+
+def _known(file: Path) -> dict[str, str]:
+    return {**variables.read_dotenv(file.resolve().parent / ".env"), **os.environ}
+
+
+def _substituted(file: Path, raw: Mapping[str, Json]) -> Document:
     try:
-        known = {**variables.read_dotenv(file.resolve().parent / ".env"), **os.environ}
-        document: Document = variables.substitute(dict(raw), known)
-        for body in document.get("services", {}).values():
-            if isinstance(body, dict) and isinstance(body.get("environment"), (dict, list)):
-                body["environment"] = _passed_through(body["environment"], known)
+        document: Document = variables.substitute(dict(raw), _known(file))
     except ValueError as error:
         raise Refused("invalid", f"{file}: {error} (set it in the environment or in .env)") from error
     return document
@@ -152,7 +164,7 @@ def _stripped(resolved: Mapping[str, Json], app: str) -> Document:
         document["services"] = {
             name: _stripped_service(body) if isinstance(body, dict) else body for name, body in services.items()
         }
-    for kind in ("networks", "volumes"):
+    for kind in ("networks", "volumes", *compose_contents.SECTIONS):
         definitions = document.get(kind)
         if isinstance(definitions, dict):
             document[kind] = {name: _stripped_definition(body, f"{app}_{name}") for name, body in definitions.items()}
