@@ -197,7 +197,6 @@ def test_an_empty_payload_must_change_nothing_and_be_told(settled: Device, clien
 
 def test_after_all_of_that_a_good_target_must_still_be_applied(settled: Device, client: Stranger) -> None:
     try:
-        client.publish(settled.fleet_target, encoded(document(settled, revision=CURRENT, release="good")))
         refused(settled, client, encoded(document(settled, apps={})))
         apps = {**GOOD, "log": app(sink=service())}
         client.publish(settled.fleet_target, encoded(document(settled, revision=CURRENT + 1, apps=apps)))
