@@ -12,7 +12,16 @@ from pathlib import Path
 from threading import Event
 from typing import Protocol
 
-from device_agent.model.memory import AcceptedTarget, AppRecord, Attempt, Floor, Memory, Message, OutboxCounts
+from device_agent.model.memory import (
+    AcceptedTarget,
+    AppRecord,
+    Attempt,
+    BadRelease,
+    Floor,
+    Memory,
+    Message,
+    OutboxCounts,
+)
 from device_agent.model.observed import EngineEvent, Observed
 from device_agent.model.steps import Connect, Create, CreateNetwork, CreateVolume, Upload
 from device_agent.model.target import Target
@@ -83,6 +92,8 @@ class Transaction(Protocol):
 
     def put_app(self, record: AppRecord) -> None: ...
     def drop_app(self, app: str) -> None: ...
+    def put_bad(self, bad: BadRelease) -> None: ...
+    def drop_bad(self, app: str) -> None: ...
     def put_attempt(self, attempt: Attempt) -> None: ...
     def drop_attempt(self, app: str, subject: str) -> None: ...
     def queue(self, kind: str, body: Callable[[int], bytes], *, terminal: bool = False) -> None:

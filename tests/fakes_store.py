@@ -13,7 +13,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from device_agent.model.errors import Refused, StoreBroken, StoreFull
-from device_agent.model.memory import AcceptedTarget, AppRecord, Attempt, Floor, Memory, Message, OutboxCounts
+from device_agent.model.memory import (
+    AcceptedTarget,
+    AppRecord,
+    Attempt,
+    BadRelease,
+    Floor,
+    Memory,
+    Message,
+    OutboxCounts,
+)
 from device_agent.model.target import Target
 from device_agent.ports import Clock, Transaction
 
@@ -29,6 +38,7 @@ class Rows:
     targets: dict[str, AcceptedTarget] = field(default_factory=dict)
     floors: dict[str, Floor] = field(default_factory=dict)
     apps: dict[str, AppRecord] = field(default_factory=dict)
+    bad: dict[str, BadRelease] = field(default_factory=dict)
     attempts: dict[tuple[str, str], Attempt] = field(default_factory=dict)
     outbox: dict[int, tuple[Message, int]] = field(default_factory=dict)
     seq: int = 0
@@ -40,6 +50,7 @@ class Rows:
             dict(self.targets),
             dict(self.floors),
             dict(self.apps),
+            dict(self.bad),
             dict(self.attempts),
             dict(self.outbox),
             self.seq,
@@ -89,7 +100,15 @@ class FakeStore:
         self._stopped, self._inside = None, False
         rows = self.rows
         attempts = tuple(rows.attempts[key] for key in sorted(rows.attempts))
-        return Memory(dict(rows.targets), dict(rows.floors), dict(rows.apps), attempts, self._recovered, rows.dropped)
+        return Memory(
+            dict(rows.targets),
+            dict(rows.floors),
+            dict(rows.apps),
+            attempts,
+            dict(rows.bad),
+            self._recovered,
+            rows.dropped,
+        )
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -154,7 +173,7 @@ class FakeStore:
         found: Rows = pickle.loads(content[32:])
         with self.transaction():
             rows = self.rows
-            rows.targets, rows.apps, rows.attempts = found.targets, found.apps, found.attempts
+            rows.targets, rows.apps, rows.attempts, rows.bad = found.targets, found.apps, found.attempts, found.bad
             for scope, floor in found.floors.items():
                 raise_floor(rows.floors, scope, floor)
             rows.seq, rows.session = max(rows.seq, found.seq), max(rows.session, found.session)
@@ -203,6 +222,14 @@ class _Transaction:
     def drop_app(self, app: str) -> None:
         self._usable("drop_app")
         self._rows.apps.pop(app, None)
+
+    def put_bad(self, bad: BadRelease) -> None:
+        self._usable("put_bad")
+        self._rows.bad[bad.app] = bad
+
+    def drop_bad(self, app: str) -> None:
+        self._usable("drop_bad")
+        self._rows.bad.pop(app, None)
 
     def put_attempt(self, attempt: Attempt) -> None:
         self._usable("put_attempt")

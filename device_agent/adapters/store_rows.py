@@ -6,7 +6,9 @@ apps as they were parsed, so that what was accepted once is read again without a
 
 import hashlib
 import json
+import zlib
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -14,10 +16,20 @@ from typing import Any
 from sqlalchemy import Connection, Row, Table, delete, func, select
 from sqlalchemy.dialects.sqlite import Insert, insert
 
-from device_agent.adapters.store_schema import apps, attempts, counters, floors, outbox, seal, target_bodies, targets
+from device_agent.adapters.store_schema import (
+    apps,
+    attempts,
+    bad_releases,
+    counters,
+    floors,
+    outbox,
+    seal,
+    target_bodies,
+    targets,
+)
 from device_agent.adapters.store_target import Written, header, rebuilt, written
-from device_agent.model.memory import AcceptedTarget, AppRecord, Attempt, Floor, Memory, Message
-from device_agent.model.target import Version
+from device_agent.model.memory import AcceptedTarget, AppRecord, Attempt, BadRelease, Floor, Memory, Message
+from device_agent.model.target import Json, Version
 
 
 def put(connection: Connection, table: Table, row: Mapping[str, object]) -> None:
@@ -85,8 +97,18 @@ def put_app(connection: Connection, record: AppRecord) -> None:
         "specs": json.dumps(dict(record.specs), sort_keys=True),
         "release": record.release,
         "previous": record.previous,
+        "revision": record.revision,
+        "document": None if record.document is None else packed(record.document),
     }
     put(connection, apps, row)
+
+
+def put_bad(connection: Connection, bad: BadRelease) -> None:
+    put(connection, bad_releases, asdict(bad))
+
+
+def packed(document: Json) -> bytes:
+    return zlib.compress(json.dumps(document, separators=(",", ":")).encode())
 
 
 def put_attempt(connection: Connection, attempt: Attempt) -> None:
@@ -118,8 +140,20 @@ def memory(connection: Connection) -> Memory:
         targets=_targets(connection),
         floors={row.scope: Floor(Version(row.epoch, row.revision), row.digest) for row in _sealed(connection, floors)},
         apps={
-            row.app: AppRecord(row.app, row.digest, json.loads(row.specs), row.release, row.previous)
+            row.app: AppRecord(
+                row.app,
+                row.digest,
+                json.loads(row.specs),
+                row.release,
+                row.previous,
+                row.revision,
+                None if row.document is None else json.loads(zlib.decompress(row.document)),
+            )
             for row in _sealed(connection, apps)
+        },
+        bad={
+            row.app: BadRelease(row.app, row.digest, row.revision, row.release, row.code, row.message)
+            for row in _sealed(connection, bad_releases)
         },
         attempts=tuple(
             Attempt(

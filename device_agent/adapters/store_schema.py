@@ -94,6 +94,20 @@ apps = Table(
     Column("specs", String, nullable=False),
     Column("release", String),
     Column("previous", String),
+    Column("revision", String, nullable=False),
+    Column("document", LargeBinary),
+    Column("seal", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+bad_releases = Table(
+    "bad_releases",
+    metadata,
+    Column("app", String, primary_key=True),
+    Column("digest", String, nullable=False),
+    Column("revision", String, nullable=False),
+    Column("release", String),
+    Column("code", String, nullable=False),
+    Column("message", String, nullable=False),
     Column("seal", LargeBinary, nullable=False),
     sqlite_with_rowid=False,
 )
@@ -128,7 +142,7 @@ counters = Table(
     Column("seal", LargeBinary, nullable=False),
     sqlite_with_rowid=False,
 )
-CONTENTS = (targets, target_bodies, floors, apps, attempts, outbox, counters)
+CONTENTS = (targets, target_bodies, floors, apps, bad_releases, attempts, outbox, counters)
 """Parents before children."""
 
 # Alembic's own table, as Alembic makes it; it is no part of what Alembic compares.

@@ -9,9 +9,9 @@ from sqlalchemy import Connection
 from device_agent.adapters import store_outbox, store_rows
 from device_agent.adapters.sidecar import higher
 from device_agent.adapters.store_outbox import Bounds, Fill
-from device_agent.adapters.store_schema import apps, attempts
+from device_agent.adapters.store_schema import apps, attempts, bad_releases
 from device_agent.model.errors import StoreBroken, StoreFull
-from device_agent.model.memory import AcceptedTarget, AppRecord, Attempt, Floor, Message
+from device_agent.model.memory import AcceptedTarget, AppRecord, Attempt, BadRelease, Floor, Message
 from device_agent.ports import Clock
 
 
@@ -61,6 +61,14 @@ class Rows:
     def drop_app(self, app: str) -> None:
         with self._writing():
             store_rows.drop(self._connection, apps, app=app)
+
+    def put_bad(self, bad: BadRelease) -> None:
+        with self._writing():
+            store_rows.put_bad(self._connection, bad)
+
+    def drop_bad(self, app: str) -> None:
+        with self._writing():
+            store_rows.drop(self._connection, bad_releases, app=app)
 
     def put_attempt(self, attempt: Attempt) -> None:
         with self._writing():

@@ -51,12 +51,15 @@ def previous_subject(service: str) -> str:
     return f"previous {service}"
 
 
-def plan_app(wanted: WantedApp, observed: Observed, attempts: Attempts, settled: Mapping[str, str]) -> Plan:
+def plan_app(
+    wanted: WantedApp, observed: Observed, attempts: Attempts, settled: Mapping[str, str], *, gated: bool = False
+) -> Plan:
     """The steps that bring an app from what is observed to what is wanted.
 
-    `settled` is service → spec as the app last settled: what tells a repair from a release.
+    `settled` is service → spec as the app last settled: what tells a repair from a release. `gated`: its release has
+    not passed its gate, so that what it replaces is kept.
     """
-    planning = _Planning(wanted, observed, settled, _Steps(wanted.name, attempts))
+    planning = _Planning(wanted, observed, settled, _Steps(wanted.name, attempts), gated)
     return planning.plan()
 
 
@@ -170,6 +173,7 @@ class _Planning:
     observed: Observed
     settled: Mapping[str, str]
     steps: _Steps
+    gated: bool
     blocked: dict[str, Blocked] = field(default_factory=dict)
     matches: dict[str, Match] = field(default_factory=dict)
     images: Ids = _NONE
@@ -316,7 +320,7 @@ class _Planning:
             if other.status is Status.CREATED:
                 self._remove(wanted, other, "it was never started and is no longer wanted")
         if match.winner and good(match.winner, one_shot=wanted.service.one_shot):
-            self._retire_others(wanted, match, match.winner, until="")
+            self._retire_others(wanted, match, match.winner, until="its release has passed its gate" * self.gated)
         elif match.winner and match.winner.up:
             # It runs and has not proved good: what it replaced is kept, stopped.
             self._retire_others(wanted, match, match.winner, until=f"{wanted.name} is good")
@@ -335,7 +339,8 @@ class _Planning:
             after = _NONE
             if other.up:
                 stop = Stop(other.name, other.id, self._grace_s(wanted.name))
-                after = self.steps.add(Step(stop, previous_subject(wanted.name), other.id, cause))
+                beside = until if _starts_first(wanted) else ""
+                after = self.steps.add(Step(stop, previous_subject(wanted.name), other.id, cause, until=beside))
             self._remove(wanted, other, cause, after, until)
 
     def _bring_up(self, wanted: WantedService, match: Match) -> None:
@@ -435,7 +440,7 @@ class _Planning:
         after, until = foundations[0] | dependencies[0], foundations[1] or dependencies[1]
         stops = _NONE
         for other in match.others:
-            if other.up:
+            if other.up and not _starts_first(wanted):
                 action = Stop(other.name, other.id, self._grace_s(wanted.name))
                 stop = Step(action, wanted.name, spec, f"to be replaced by {container}", after, until)
                 if stop.id not in self.steps:
@@ -489,6 +494,11 @@ class _Planning:
     def _grace_s(self, service: str) -> float:
         wanted = self.wanted.services.get(service)
         return wanted.service.stop_grace_period / 1e9 if wanted else GRACE_S
+
+
+def _starts_first(wanted: WantedService) -> bool:
+    """The new container runs beside the old one until its release has passed its gate."""
+    return wanted.service.update.strategy == "start-first"
 
 
 def _fixed_ports(wanted: WantedService) -> frozenset[tuple[int, str]]:

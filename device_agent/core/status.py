@@ -10,7 +10,7 @@ from device_agent.core.matching import Match, good, match_services
 from device_agent.core.planner import image_subject, previous_subject
 from device_agent.core.wanted import WantedApp, WantedService
 from device_agent.model.errors import Problem
-from device_agent.model.memory import Attempt
+from device_agent.model.memory import Attempt, BadRelease
 from device_agent.model.observed import Container, Health, Observed, Status
 from device_agent.model.report import AppReport, Reason, ServiceReport
 from device_agent.model.steps import Create, Plan, Pull, RemoveNetwork, Start, Step, Stop
@@ -31,12 +31,20 @@ class Activity:
     """Ids of steps being carried out."""
     tails: Mapping[str, str] = field(default_factory=dict)
     """Container id → its last log lines, of those that crash."""
+    gated: bool = False
+    """Its release has not passed its gate."""
+    held: bool = False
+    bad: BadRelease | None = None
+    """The release that was rolled back, or for which the app is held."""
 
 
 def settled(wanted: WantedApp, observed: Observed, plan: Plan) -> bool:
     """No step is left to do and every service is good."""
-    if not only_leftovers(plan, wanted) or plan.blocked:
-        return False
+    return only_leftovers(plan, wanted) and not plan.blocked and all_good(wanted, observed)
+
+
+def all_good(wanted: WantedApp, observed: Observed) -> bool:
+    """Every service runs, healthy where it is checked, or has completed."""
     matches = match_services(wanted, observed)
     return all(
         match.winner is not None and good(match.winner, one_shot=wanted.services[name].service.one_shot)
@@ -84,17 +92,29 @@ def report_app(
 ) -> AppReport:
     matches = match_services(wanted, observed)
     services = {name: _service(wanted.services[name], match, activity) for name, match in matches.items()}
-    done = settled(wanted, observed, activity.plan)
-    pulling = any(isinstance(step.action, Pull) for step in activity.plan.steps)
     return AppReport(
         release=wanted.release,
         revision=_version(wanted.revision),
-        phase="settled" if done else "pulling" if pulling else "updating",
+        phase=_phase(wanted, observed, activity),
         services=services,
         previous=previous,
         warnings=(*notes, *warnings(wanted, observed)),
         reason=_of_app(wanted, activity),
     )
+
+
+def _phase(wanted: WantedApp, observed: Observed, activity: Activity) -> str:
+    if activity.held:
+        return "held"
+    done = settled(wanted, observed, activity.plan)
+    if activity.bad:
+        return "settled" if done else "rolling_back"
+    if any(isinstance(step.action, Pull) for step in activity.plan.steps):
+        return "pulling"
+    waits_for_gate = activity.gated and all(step.until for step in activity.plan.steps)
+    if waits_for_gate and not activity.in_flight and all_good(wanted, observed):
+        return "gating"
+    return "settled" if done else "updating"
 
 
 def report_removal(app: str, observed: Observed, activity: Activity) -> AppReport:
@@ -135,7 +155,12 @@ def label_revision(revision: str) -> tuple[str, Version] | None:
 
 
 def _of_app(wanted: WantedApp, activity: Activity) -> Reason | None:
-    """A network or volume that holds the app up."""
+    """What holds the app as a whole up."""
+    if activity.bad:
+        what = f"release {activity.bad.release or activity.bad.revision} failed"
+        now = "it is left as it is" if activity.held else f"{wanted.release or wanted.revision} runs in its place"
+        code = "release_failed" if activity.held else "rolled_back"
+        return Reason(code, f"{what} ({activity.bad.code}: {activity.bad.message}); {now} until a newer revision comes")
     for blocked in activity.plan.blocked:
         return Reason(blocked.code, blocked.message)
     for subject in (*(f"network {key}" for key in wanted.networks), *(f"volume {key}" for key in wanted.volumes)):

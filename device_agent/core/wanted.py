@@ -6,11 +6,11 @@ defaults and without what a container does not depend on, together with its imag
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from device_agent.core.scopes import EffectiveApp
 from device_agent.model.canonical import canonical, digest
-from device_agent.model.compose import App, File, Mount, NetworkDefinition, Service, VolumeDefinition
+from device_agent.model.compose import App, File, Gate, Mount, NetworkDefinition, Service, VolumeDefinition
 from device_agent.model.compose_networking import in_order
 from device_agent.model.image import normalise
 from device_agent.model.observed import (
@@ -26,8 +26,18 @@ from device_agent.model.observed import (
     LABEL_VOLUME,
 )
 from device_agent.model.steps import Create, CreateNetwork, CreateVolume, Endpoint
+from device_agent.model.target import Json
 
-_NOT_OF_THE_CONTAINER = {"image", "platform", "depends_on", "networks", "network_mode", "volumes", "files"}
+_NOT_OF_THE_CONTAINER = {
+    "image",
+    "platform",
+    "depends_on",
+    "networks",
+    "network_mode",
+    "volumes",
+    "files",
+    "update",
+}
 SERVICE_MODE = "service:"
 
 
@@ -92,6 +102,9 @@ class WantedApp:
     networks: Mapping[str, WantedNetwork]
     volumes: Mapping[str, WantedVolume]
     naming: Naming
+    gate: Gate = field(default_factory=Gate)
+    document: Json = None
+    """The app as it was published, raw."""
 
     def container_name(self, service: str, spec: str) -> str:
         return f"{self.naming.prefix}{self.name}-{service}-{spec[:6]}"
@@ -146,6 +159,8 @@ def wanted_app(effective: EffectiveApp, app: App, naming: Naming) -> WantedApp:
         networks=networks,
         volumes=volumes,
         naming=naming,
+        gate=app.gate,
+        document=effective.document,
     )
 
 

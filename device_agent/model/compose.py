@@ -108,6 +108,20 @@ class Logging(Frozen):
     options: Mapping[str, str] = Field(default_factory=dict)
 
 
+class Update(Frozen):
+    """`x-update`: how a container is replaced."""
+
+    strategy: Literal["recreate", "start-first"] = "recreate"
+
+
+class Gate(Frozen):
+    """`x-release`: when a release has proved good, and what happens when it does not. Nanoseconds."""
+
+    healthy_for: int = 10_000_000_000
+    deadline: int = 300_000_000_000
+    on_failure: Literal["rollback", "retry", "hold"] = "rollback"
+
+
 class Service(Frozen):
     image: str
     command: tuple[str, ...] | None = None
@@ -148,6 +162,7 @@ class Service(Frozen):
     sysctls: Mapping[str, str] = Field(default_factory=dict)
     ulimits: Mapping[str, Ulimit] = Field(default_factory=dict)
     logging: Logging | None = None
+    update: Update = Update()
 
     platform: str | None = None
     """`OS[/ARCH[/VARIANT]]`."""
@@ -237,6 +252,7 @@ class VolumeDefinition(Frozen):
 
 class App(Frozen):
     services: Mapping[str, Service]
+    gate: Gate = Gate()
     networks: Mapping[str, NetworkDefinition] = Field(default_factory=dict)
     """Every network that a service uses has an entry after validation, `default` too."""
     volumes: Mapping[str, VolumeDefinition] = Field(default_factory=dict)

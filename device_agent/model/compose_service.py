@@ -12,7 +12,7 @@ from device_agent.model import compose_isolation as isolation
 from device_agent.model import compose_limits as limits
 from device_agent.model import compose_networking as networking
 from device_agent.model import compose_units as units
-from device_agent.model.compose import Dependency, Healthcheck, Logging, Mount, Service
+from device_agent.model.compose import Dependency, Healthcheck, Logging, Mount, Service, Update
 from device_agent.model.compose_lists import NO_USE, WHEN_PUBLISHING, labels, options, pairs, string_or_list, strings
 from device_agent.model.compose_units import NotSupported, NotValid
 from device_agent.model.place import UNSUPPORTED, Place, Reader, by, list_of, read, read_fields, read_object
@@ -152,12 +152,21 @@ def _logging(place: Place) -> Logging | None:
     return Logging(**read_object(place, _LOGGING)) if place.value != {} else None
 
 
+_UPDATE: Mapping[str, Reader] = {"strategy": by(units.one_of("recreate", "start-first"))}
+
+
+def update(place: Place) -> Update:
+    """How a container is replaced; on an app it is the default of its services."""
+    return Update(**read_object(place, _UPDATE, refused={"force": UNSUPPORTED}))
+
+
 _SERVICE: Mapping[str, Reader] = {
     **isolation.ISOLATION,
     **limits.LIMITS,
     **networking.NETWORKING,
     "image": by(forms.image),
     "platform": by(forms.platform),
+    "x-update": update,
     "command": _command,
     "entrypoint": _command,
     "environment": pairs(null=None),
@@ -200,6 +209,8 @@ _SERVICE_REFUSED = {
 def service(place: Place) -> Service:
     """A service as far as it could be read: what is wrong is in the notes, and has its default here."""
     fields = read_fields(place, _SERVICE, refused=_SERVICE_REFUSED, ignored=_SERVICE_IGNORED)
+    if "x-update" in fields:
+        fields["update"] = fields.pop("x-update")
     if "image" not in place.value:
         place.invalid("is required", "image")
     limits.settle(place, fields)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from device_agent.model.target import Target, Version
+from device_agent.model.target import Json, Target, Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,22 @@ class AppRecord:
     release: str | None = None
     previous: str | None = None
     """The release that was settled before `release`."""
+    revision: str = ""
+    """Under which it settled: `fleet:1.42`."""
+    document: Json = None
+    """The app itself, raw: what a release that fails is rolled back to."""
+
+
+@dataclass(frozen=True, slots=True)
+class BadRelease:
+    """A release that failed its gate. It is not tried again until a newer revision comes."""
+
+    app: str
+    digest: str
+    revision: str
+    release: str | None
+    code: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +94,8 @@ class Memory:
     """By scope: the highest of database and sidecar."""
     apps: Mapping[str, AppRecord] = field(default_factory=dict)
     attempts: tuple[Attempt, ...] = ()
+    bad: Mapping[str, BadRelease] = field(default_factory=dict)
+    """By app."""
     recovered: str | None = None
     """How the store was recovered at this start, in words; None when it was sound."""
     outbox_dropped: int = 0

@@ -92,6 +92,9 @@ class Ack:
     attempt: int | None = None
     next_try_at: datetime | None = None
     cause: str | None = None
+    from_: Mapping[str, Json] | None = None
+    to: Mapping[str, Json] | None = None
+    """Of a roll-back: `{epoch, revision, release}` each."""
     current: Have | None = None
     """What the device has, in a refusal."""
 

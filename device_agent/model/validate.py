@@ -12,12 +12,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from device_agent.model import compose_files, compose_resources, compose_service
-from device_agent.model.compose import App, Dependency, NetworkDefinition, Service, ServiceNetwork, VolumeDefinition
+from device_agent.model.compose import (
+    App,
+    Dependency,
+    Gate,
+    NetworkDefinition,
+    Service,
+    ServiceNetwork,
+    Update,
+    VolumeDefinition,
+)
 from device_agent.model.compose_forms import APP_NAME, KEY_NAME
 from device_agent.model.compose_lists import WHEN_PUBLISHING
-from device_agent.model.compose_units import NotValid
+from device_agent.model.compose_units import NotValid, duration, one_of
 from device_agent.model.errors import Problem, Refused
-from device_agent.model.place import UNSUPPORTED, Names, Notes, Place, Reader, read, read_fields
+from device_agent.model.place import UNSUPPORTED, Names, Notes, Place, Reader, by, read, read_fields, read_object
 from device_agent.model.target import Json
 
 DEFAULT_NETWORK = "default"
@@ -94,11 +103,39 @@ def _app(place: Place) -> App:
         "networks": _section(names, compose_resources.network),
         "volumes": _section(names, compose_resources.volume),
         **{section: _section(names, compose_files.definition) for section in _FILES},
+        "x-release": _gate,
+        "x-update": compose_service.update,
     }
     fields = read_fields(place, readers, refused=_APP_REFUSED, ignored=_APP_IGNORED)
     if value.get("services", {}) == {}:
         place.invalid("an app has at least one service", "services")
-    return _explicit(fields.get("services", {}), fields.get("networks", {}), fields.get("volumes", {}))
+    services = _with_update(place, fields.get("services", {}), fields.get("x-update", Update()))
+    app = _explicit(services, fields.get("networks", {}), fields.get("volumes", {}))
+    return app.model_copy(update={"gate": fields["x-release"]}) if "x-release" in fields else app
+
+
+_GATE: Mapping[str, Reader] = {
+    "healthy_for": by(duration),
+    "deadline": by(duration),
+    "on_failure": by(one_of("rollback", "retry", "hold")),
+}
+
+
+def _gate(place: Place) -> Gate:
+    return Gate(**read_object(place, _GATE))
+
+
+def _with_update(place: Place, services: Mapping[str, Service], default: Update) -> dict[str, Service]:
+    """The app's strategy where a service has none of its own. One that cannot be carried out is refused."""
+    complete: dict[str, Service] = {}
+    for name, service in services.items():
+        own = "update" in service.model_fields_set
+        complete[name] = service if own else service.model_copy(update={"update": default})
+        fixed = any((port.published or "").isdigit() for port in service.ports)
+        if complete[name].update.strategy == "start-first" and fixed:
+            where = ("services", name, "x-update") if own else ("x-update",)
+            place.invalid(f"start-first: both containers of `{name}` would need its fixed host ports", *where)
+    return complete
 
 
 def _keys(app: Mapping[str, Json], section: str) -> frozenset[str]:

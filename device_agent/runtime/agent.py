@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from device_agent.core.gate import Failed, Passed, Verdict
 from device_agent.core.intake import Wanted, own_apps, unknown_scopes, want
 from device_agent.core.policy import Policy
 from device_agent.core.status import (
@@ -29,7 +30,7 @@ from device_agent.core.status import (
 )
 from device_agent.core.wanted import Naming, WantedApp
 from device_agent.model.errors import Refused, StoreFull
-from device_agent.model.memory import AppRecord, Floor, Memory
+from device_agent.model.memory import AcceptedTarget, AppRecord, BadRelease, Floor, Memory
 from device_agent.model.observed import Container, EngineEvent, Health, Observed, Status
 from device_agent.model.report import Ack, AppReport, Happening, Have, State
 from device_agent.model.steps import Plan
@@ -60,6 +61,7 @@ from device_agent.runtime.inbox import (
 from device_agent.runtime.intake import Intake
 from device_agent.runtime.link import Link
 from device_agent.runtime.reconciler import Reconciler
+from device_agent.runtime.releases import Releases
 from device_agent.runtime.rollout import Rollout, drift
 from device_agent.runtime.workers import CALL, Workers
 from device_agent.wire.dsse import TrustedKeys
@@ -146,6 +148,9 @@ class Agent:
             forget=lambda app, subject: self._write(lambda tx: tx.drop_attempt(app, subject)),
         )
         self.rollout = Rollout({}, {})
+        self.releases = Releases(clock, options.naming, self.rollout.apps)
+        self._overtaken: set[str] = set()
+        """Apps whose fresh plan is for what is no longer to run."""
         self.floors: dict[str, Floor] = {}
         self.intake = Intake(self)
 
@@ -166,9 +171,18 @@ class Agent:
             self.store_status = memory.recovered
             log.error("store recovered", how=memory.recovered)
             self.tell(Happening("store_recovered", {"message": memory.recovered}))
-        self.reconciler.want(self._wanted_of_memory(), unknown_scopes(self.floors, self.rollout.targets))
+        self.releases = Releases(self.clock, self.options.naming, self.rollout.apps, dict(memory.bad))
+        self.want(self._wanted_of_memory())
         self.reconciler.settled = self._settled()
         self._changed = True
+
+    def want(self, wanted: Wanted) -> None:
+        """Want this from now on; something else may be run in place of a part of it."""
+        self.reconciler.held = frozenset(name for name, app in wanted.apps.items() if self.releases.held(app))
+        unknown = unknown_scopes(self.floors, self.rollout.targets)
+        running = self.releases.running(wanted)
+        self.reconciler.gated = frozenset(name for name, app in running.items() if self.releases.gated(app))
+        self.reconciler.want(wanted, unknown, running)
 
     def _wanted_of_memory(self) -> Wanted:
         targets = {scope: accepted.target for scope, accepted in self.rollout.targets.items()}
@@ -268,29 +282,65 @@ class Agent:
         if event.number == 1:
             log.info("first pass", wanted=len(self.reconciler.wanted.apps), containers=len(observed.containers))
         self._raise_floors(observed)
+        self.releases.observe(observed)
         for app in planned:
             self._tell_progress(app, observed)
         self.reconciler.settled = self._settled()
-        self.reconciler.act(planned)
+        self.reconciler.act([app for app in planned if app not in self._overtaken])
+        self._overtaken.clear()
         self._end_targets()
         self._read_tails(observed)
+        wait_s = self.releases.next_wait_s()
+        if wait_s is not None:
+            self.reconciler.wake(wait_s)
 
     def _tell_progress(self, app: str, observed: Observed) -> None:
         plan = self.reconciler.plans.get(app)
-        wanted = self.reconciler.wanted.apps.get(app)
+        wanted = self.reconciler.running.get(app)
         if plan is None:
+            return
+        if wanted and app in self.reconciler.held:
+            self._tell_all(self.rollout.held(app, "release_failed"))
+            return
+        verdict = self._judge(wanted, observed, plan) if wanted else None
+        if isinstance(verdict, Failed):
             return
         if wanted is None:
             going = any(container.app == app for container in observed.containers)
             gone = only_leftovers(plan, None) and not going
             self._tell_all(self._gone(app) if gone else self.rollout.begun(app))
-        elif settled(wanted, observed, plan):
-            self._arrived(app)
-            record = self.rollout.settled(app, wanted.digest, specs(wanted, observed), wanted.release)
-            if record:
-                self._write(lambda tx: tx.put_app(record))
+        elif isinstance(verdict, Passed) and settled(wanted, observed, plan):
+            self._settle(wanted, observed)
         else:
             self._tell_unsettled(wanted, observed, plan)
+
+    def _judge(self, wanted: WantedApp, observed: Observed, plan: Plan) -> Verdict:
+        """The gate of its release; a failure, or a pass that lets more be done, is acted on with the next look."""
+        verdict = self.releases.judge(wanted, observed, plan, self.reconciler.attempts())
+        if isinstance(verdict, Failed):
+            bad = self.releases.failed(wanted, verdict)
+            self._write(lambda tx: tx.put_bad(bad))
+            self._tell_all(self.rollout.failed(wanted.name, bad))
+            self._overtaken.add(wanted.name)
+            self.want(self.reconciler.wanted)
+        elif isinstance(verdict, Passed) and wanted.name in self.reconciler.gated:
+            self.reconciler.gated -= {wanted.name}
+            self.reconciler.wake()
+        return verdict
+
+    def _settle(self, wanted: WantedApp, observed: Observed) -> None:
+        """What is to run does, and has proved good."""
+        published = self.reconciler.wanted.apps[wanted.name]
+        bad = self.releases.rolled_back(published)
+        if bad:
+            acks, changed = self.rollout.rolled_back(wanted.name, bad, self.rollout.apps[wanted.name])
+            self._tell_all(acks)
+            self._write_targets(changed)
+            return
+        self._arrived(wanted.name)
+        record = self.rollout.settled(wanted, specs(wanted, observed))
+        if record:
+            self._write(lambda tx: tx.put_app(record))
 
     def _tell_unsettled(self, wanted: WantedApp, observed: Observed, plan: Plan) -> None:
         if self.rollout.is_repair(wanted.name, wanted.digest):
@@ -299,7 +349,8 @@ class Agent:
                     log.warning("drift", app=wanted.name, subject=step.subject, why=step.cause)
                     self.tell(drift(wanted.name, step.subject, step.cause))
                     break
-        self._tell_all(self.rollout.begun(wanted.name))
+        if plan.steps or plan.blocked:
+            self._tell_all(self.rollout.begun(wanted.name))
         report = report_app(wanted, observed, self._activity(plan), None)
         self._tell_all(self.rollout.failing(wanted.name, report))
 
@@ -308,11 +359,17 @@ class Agent:
         if app in self.rollout.apps:
             del self.rollout.apps[app]
             self._write(lambda tx: tx.drop_app(app))
+        if self.releases.bad.pop(app, None):
+            self._write(lambda tx: tx.drop_bad(app))
+        self.releases.forget_gate(app)
         return []
 
     def _arrived(self, app: str) -> None:
         acks, changed = self.rollout.arrived(app)
         self._tell_all(acks)
+        self._write_targets(changed)
+
+    def _write_targets(self, changed: list[AcceptedTarget]) -> None:
         for accepted in changed:
             self._write(lambda tx, accepted=accepted: tx.put_target(accepted))  # type: ignore[misc]
 
@@ -324,12 +381,11 @@ class Agent:
             for app in accepted.awaited if accepted else ():
                 if app not in there and app not in self.reconciler.wanted.apps:
                     self._gone(app)
-        acks, changed = self.rollout.ended()
+        acks, changed = self.rollout.ended({bad.revision for bad in self.releases.bad.values()})
         if not changed:
             return
         self._tell_all(acks)
-        for accepted in changed:
-            self._write(lambda tx, accepted=accepted: tx.put_target(accepted))  # type: ignore[misc]
+        self._write_targets(changed)
         self._chores.append(lambda: self.store.remember_good(self.rollout.applied))
         self.flush()
 
@@ -499,7 +555,7 @@ class Agent:
         left_alone = reconciler.left_alone()
         for name in sorted(left_alone):
             apps[name] = report_adopted(name, observed)
-        for name, wanted in reconciler.wanted.apps.items():
+        for name, wanted in reconciler.running.items():
             if name not in left_alone:
                 record = self.rollout.apps.get(name)
                 activity = self._activity(reconciler.plans.get(name, Plan(name)))
@@ -513,6 +569,7 @@ class Agent:
             and not reconciler.away
             and not left_alone
             and not reconciler.runs
+            and not any(self._failed_release(name) for name in reconciler.wanted.apps)
             and all(app.phase == "settled" for name, app in apps.items() if name in reconciler.wanted.apps)
             and all(only_leftovers(plan, reconciler.wanted.apps.get(app)) for app, plan in reconciler.plans.items())
         )
@@ -532,7 +589,13 @@ class Agent:
     def _activity(self, plan: Plan) -> Activity:
         run = self.reconciler.runs.get(plan.app)
         flying = frozenset(run.flying) if run else frozenset[str]()
-        return Activity(plan, self.reconciler.attempts(), flying, self._tails)
+        gated, held = plan.app in self.reconciler.gated, plan.app in self.reconciler.held
+        bad = self._failed_release(plan.app)
+        return Activity(plan, self.reconciler.attempts(), flying, self._tails, gated, held, bad)
+
+    def _failed_release(self, app: str) -> BadRelease | None:
+        wanted = self.reconciler.wanted.apps.get(app)
+        return (self.releases.rolled_back(wanted) or self.releases.held(wanted)) if wanted else None
 
     # Ending.
 

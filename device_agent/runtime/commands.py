@@ -108,7 +108,8 @@ def _plan_of(agent: "Agent", name: str, wanted: WantedApp | None, observed: Obse
     attempts = agent.reconciler.attempts()
     if wanted is None:
         return plan_removal(name, observed, attempts)
-    return plan_app(wanted, observed, attempts, agent.reconciler.settled.get(name, {}))
+    settled = agent.reconciler.settled.get(name, {})
+    return plan_app(wanted, observed, attempts, settled, gated=agent.releases.gated(wanted))
 
 
 def _indented(text: str) -> str:

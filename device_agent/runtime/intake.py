@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from device_agent.core.intake import Standing, Wanted, admit, changed_apps, decide, unknown_scopes
+from device_agent.core.intake import Standing, Wanted, admit, changed_apps, decide
 from device_agent.model.errors import Refused, StoreFull
 from device_agent.model.memory import AcceptedTarget, Floor
 from device_agent.model.report import Ack, Happening, Have
@@ -228,19 +228,23 @@ class Intake:
         unfinished = agent.rollout.unfinished(target.scope)
         if unfinished:
             awaited |= unfinished.awaited
+        forgiven = agent.releases.forgiven(target.scope, wanted)
+        awaited |= forgiven & wanted.apps.keys()
         accepted = AcceptedTarget(target, agent.clock.now(), frozenset(awaited))
         acks = [transition(unfinished.target, "superseded")] if unfinished else []
         acks.append(
             transition(target, "accepted", warnings=(*wanted.warnings, *ignored_keys(opened.body))[:MOST_ERRORS])
         )
-        agent.commit(lambda tx: tx.put_target(accepted), *(agent.queue_ack(ack) for ack in acks))
+        forgive = [lambda tx, app=app: tx.drop_bad(app) for app in sorted(forgiven)]
+        agent.commit(lambda tx: tx.put_target(accepted), *forgive, *(agent.queue_ack(ack) for ack in acks))
         log.info(
             "accepted", scope=target.scope, version=str(target.version), release=target.release, awaited=sorted(awaited)
         )
         agent.rollout.accept(accepted)
         agent.floors[target.scope] = Floor(target.version, target.digest)
-        unknown = unknown_scopes(agent.floors, agent.rollout.targets)
-        agent.reconciler.want(wanted, unknown)
+        for app in forgiven:
+            del agent.releases.bad[app]
+        agent.want(wanted)
         agent.state_changed()
         self._acknowledge(opened.token)
         self._judge_again(FLEET if target.scope == DEVICE else DEVICE)

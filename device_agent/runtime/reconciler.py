@@ -19,6 +19,7 @@ import structlog
 from device_agent.core.backoff import CAP, CAP_S, Attempts, due
 from device_agent.core.intake import Wanted, adopted_apps, own_apps
 from device_agent.core.planner import image_subject, plan_app, plan_removal
+from device_agent.core.wanted import WantedApp
 from device_agent.model.errors import Cancelled, EngineAway, EngineError, Kind
 from device_agent.model.memory import Attempt
 from device_agent.model.observed import EngineEvent, Observed
@@ -76,6 +77,12 @@ class Reconciler:
     wanted: Wanted = field(default_factory=Wanted)
     unknown: frozenset[str] = frozenset()
     """Scopes whose target was lost."""
+    running: Mapping[str, WantedApp] = field(default_factory=dict)
+    """What is to run: the wanted apps, or what they are rolled back to."""
+    gated: frozenset[str] = frozenset()
+    """Apps whose release has not passed its gate."""
+    held: frozenset[str] = frozenset()
+    """Apps that are left as they are."""
     settled: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """App → service → spec as last settled."""
     rows: dict[tuple[str, str], Attempt] = field(default_factory=dict)
@@ -93,14 +100,14 @@ class Reconciler:
 
     # What wakes it.
 
-    def want(self, wanted: Wanted, unknown: frozenset[str]) -> None:
+    def want(self, wanted: Wanted, unknown: frozenset[str], running: Mapping[str, WantedApp]) -> None:
         """Something else is wanted now: what is under way for anything else is overtaken."""
         for app, run in self.runs.items():
-            before, after = self.wanted.apps.get(app), wanted.apps.get(app)
+            before, after = self.running.get(app), running.get(app)
             if before is None or after is None or before.digest != after.digest:
                 run.draining = True
-        self.wanted, self.unknown = wanted, unknown
-        self._cancel_pulls_of({service.image for app in wanted.apps.values() for service in app.services.values()})
+        self.wanted, self.unknown, self.running = wanted, unknown, running
+        self._cancel_pulls_of({service.image for app in running.values() for service in app.services.values()})
         self.wake()
 
     def wake(self, delay_s: float = 0.0, *, stale: frozenset[str] = frozenset(), deep: bool = False) -> None:
@@ -218,9 +225,11 @@ class Reconciler:
             self.plans.pop(app, None)
             return True
         attempts = self.attempts()
-        wanted = self.wanted.apps.get(app)
-        if wanted:
-            plan = plan_app(wanted, observed, attempts, self.settled.get(app, {}))
+        wanted = self.running.get(app)
+        if app in self.held:
+            plan = Plan(app)
+        elif wanted:
+            plan = plan_app(wanted, observed, attempts, self.settled.get(app, {}), gated=app in self.gated)
         else:
             plan = plan_removal(app, observed, attempts)
         self.plans[app] = plan

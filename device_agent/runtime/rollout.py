@@ -3,14 +3,15 @@
 Everything here returns acks and events; the owner loop writes them in the transaction of what they tell.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from device_agent.model.memory import AcceptedTarget, AppRecord
+from device_agent.core.wanted import WantedApp
+from device_agent.model.memory import AcceptedTarget, AppRecord, BadRelease
 from device_agent.model.report import Ack, AppReport, Happening, Reason
-from device_agent.model.target import SCOPES, Target
+from device_agent.model.target import SCOPES, Json, Target, printed_revision
 
-_NOT_FAILURES = frozenset(("dependency", "images", "target_unknown"))
+_NOT_FAILURES = frozenset(("dependency", "images", "target_unknown", "rolled_back", "release_failed"))
 
 
 @dataclass(slots=True)
@@ -54,7 +55,7 @@ class Rollout:
         reasons: dict[str, Reason] = {
             name: service.reason
             for name, service in report.services.items()
-            if service.reason and service.reason.code not in _NOT_FAILURES
+            if service.reason and service.reason.code not in _NOT_FAILURES and not _passing(service.reason)
         }
         if report.reason and report.reason.code not in _NOT_FAILURES:
             reasons[""] = report.reason
@@ -89,28 +90,60 @@ class Rollout:
             changed.append(accepted)
         return acks, changed
 
-    def ended(self) -> tuple[list[Ack], list[AcceptedTarget]]:
-        """Targets of which nothing is awaited any more."""
+    def failed(self, app: str, bad: BadRelease) -> list[Ack]:
+        """Its release failed its gate."""
+        self._told.pop(app, None)
+        return [
+            transition(self.targets[scope].target, "failed", app=app, code=bad.code, message=bad.message)
+            for scope in self._awaiting(app)
+        ]
+
+    def held(self, app: str, cause: str) -> list[Ack]:
+        """It is left as it is. Not its end."""
+        told = self._told.get(app, frozenset())
+        self._told[app] = told | {("", cause)}
+        scopes = self._awaiting(app) if ("", cause) not in told else ()
+        return [transition(self.targets[scope].target, "held", app=app, cause=cause) for scope in scopes]
+
+    def rolled_back(self, app: str, bad: BadRelease, good: AppRecord) -> tuple[list[Ack], list[AcceptedTarget]]:
+        """What it was rolled back to runs."""
+        acks, changed = [], []
+        for scope in self._awaiting(app):
+            accepted = replace(self.targets[scope], awaited=self.targets[scope].awaited - {app})
+            ends = {"from_": _named(bad.revision, bad.release), "to": _named(good.revision, good.release)}
+            acks.append(
+                transition(accepted.target, "rolled_back", app=app, cause=bad.code, message=bad.message, **ends)
+            )
+            self.targets[scope] = accepted
+            changed.append(accepted)
+        return acks, changed
+
+    def ended(self, bad: Collection[str] = ()) -> tuple[list[Ack], list[AcceptedTarget]]:
+        """Targets of which nothing is awaited any more. `bad`: the revisions of which an app was rolled back."""
         acks, changed = [], []
         for scope, accepted in self.targets.items():
             if accepted.ended is None and not accepted.awaited:
-                self.targets[scope] = replace(accepted, ended="applied")
+                rolled_back = printed_revision(scope, accepted.target.version) in bad
+                verdict = "rolled_back" if rolled_back else "applied"
+                self.targets[scope] = replace(accepted, ended=verdict)
                 changed.append(self.targets[scope])
-                acks.append(transition(accepted.target, "applied"))
+                acks.append(transition(accepted.target, verdict))
         return acks, changed
 
     @property
     def applied(self) -> tuple[Target, ...]:
         return tuple(accepted.target for accepted in self.targets.values() if accepted.ended == "applied")
 
-    def settled(self, app: str, digest: str, specs: Mapping[str, str], release: str | None) -> AppRecord | None:
+    def settled(self, wanted: WantedApp, specs: Mapping[str, str]) -> AppRecord | None:
         """Remember the content with which an app settled; None when that is what is remembered."""
-        before = self.apps.get(app)
-        if before and before.digest == digest and before.specs == specs and before.release == release:
+        before = self.apps.get(wanted.name)
+        release = wanted.release
+        if before and before.digest == wanted.digest and before.specs == specs and before.release == release:
             return None
         previous = before.release if before and before.release != release else before.previous if before else None
-        self.apps[app] = AppRecord(app, digest, dict(specs), release, previous)
-        return self.apps[app]
+        record = AppRecord(wanted.name, wanted.digest, dict(specs), release, previous, wanted.revision, wanted.document)
+        self.apps[wanted.name] = record
+        return record
 
     def is_repair(self, app: str, digest: str) -> bool:
         """Whether the app had settled with this content: then what is to be done now is drift."""
@@ -118,6 +151,17 @@ class Rollout:
 
     def _awaiting(self, app: str) -> Iterable[str]:
         return [scope for scope in SCOPES if scope in self.targets and app in self.targets[scope].awaited]
+
+
+def _passing(reason: Reason) -> bool:
+    """What has ended and was not tried yet is about to be started again."""
+    return reason.code == "exited" and reason.attempt is None
+
+
+def _named(revision: str, release: str | None) -> dict[str, Json]:
+    """`{epoch, revision, release}`, as the protocol names a release."""
+    epoch, _, number = revision.partition(":")[2].partition(".")
+    return {"epoch": int(epoch or 0), "revision": int(number or 0), "release": release}
 
 
 def drift(app: str, service: str, cause: str) -> Happening:

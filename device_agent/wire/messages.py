@@ -77,6 +77,8 @@ def encode_ack(ack: Ack, head: Head) -> bytes:
                 "attempt": ack.attempt,
                 "next_try_at": ack.next_try_at and time_text(ack.next_try_at),
                 "cause": ack.cause,
+                "from": ack.from_ and dict(ack.from_),
+                "to": ack.to and dict(ack.to),
                 "have": _have(ack.current),
             }
         )

@@ -137,7 +137,7 @@ def test_a_replacement_that_cannot_start_leaves_the_old_one_running_and_is_retri
     device = settled()
     old = device.containers()["web/api"].id
     device.world.add_image("bad:1", behaviour=Behaviour(start_error=("bad_command", Kind.TARGET)))
-    device.publish({"web": app(api=service("bad:1"))}, revision=2)
+    device.publish({"web": {**app(api=service("bad:1")), "x-release": {"on_failure": "retry"}}}, revision=2)
     down = 0
     for _ in range(1800):
         device.wait(2)
@@ -177,7 +177,7 @@ def test_a_job_that_fails_after_a_while_is_run_less_and_less_often():
 def test_a_missing_image_of_one_app_delays_no_other():
     device = online()
     device.publish({"bad": app(api=service("nowhere:1")), "web": app(api=service())})
-    device.wait(5)
+    device.wait(15)
     assert device.ups() == {"web/api"}
     assert "applied 1.1 web" in device.told()
     assert "applied 1.1" not in device.told()

@@ -59,8 +59,22 @@ def upgrade() -> None:
         sa.Column("specs", sa.String(), nullable=False),
         sa.Column("release", sa.String()),
         sa.Column("previous", sa.String()),
+        sa.Column("revision", sa.String(), nullable=False),
+        sa.Column("document", sa.LargeBinary(), nullable=True),
         sa.Column("seal", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("app", name=op.f("pk_apps")),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "bad_releases",
+        sa.Column("app", sa.String(), nullable=False),
+        sa.Column("digest", sa.String(), nullable=False),
+        sa.Column("revision", sa.String(), nullable=False),
+        sa.Column("release", sa.String(), nullable=True),
+        sa.Column("code", sa.String(), nullable=False),
+        sa.Column("message", sa.String(), nullable=False),
+        sa.Column("seal", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("app", name=op.f("pk_bad_releases")),
         sqlite_with_rowid=False,
     )
     op.create_table(
