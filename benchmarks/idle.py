@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.world import ROOT, Agent, services
+from benchmarks.world import ROOT, Agent, app
 
 SETTLED_S = 8.0
 
@@ -15,7 +15,7 @@ SETTLED_S = 8.0
 def written_for_install(agent: Agent, count: int) -> int:
     """Bytes that the agent's process caused to be written for an install, to its end."""
     before = agent.written()
-    agent.publish({"bench": {"services": services(count)}})
+    agent.publish({"bench": app(count)})
     agent.converged()
     # The deletion of the last rows that the broker has follows within this.
     time.sleep(SETTLED_S)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import docker
 
-from benchmarks.world import COMMAND, IMAGE, ROOT, Agent, Starts, engine, services
+from benchmarks.world import COMMAND, IMAGE, ROOT, Agent, Starts, app, engine, services
 
 PARALLEL = (2, 4, 8)
 
@@ -33,7 +33,7 @@ def by_agent(agent: Agent, count: int) -> tuple[float, float]:
 
 
 def _agent_to(agent: Agent, starts: Starts, count: int, revision: int) -> float:
-    began = agent.publish({"bench": {"services": services(count, revision)}})
+    began = agent.publish({"bench": app(count, revision)})
     took = starts.nth(count) - began
     agent.converged()
     return took

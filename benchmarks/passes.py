@@ -5,7 +5,7 @@ import threading
 import time
 from typing import Any
 
-from benchmarks.world import COMMAND, IMAGE, Agent, Starts, engine, services
+from benchmarks.world import COMMAND, IMAGE, Agent, Starts, app, engine
 from device_agent.adapters.clock import SystemClock
 from device_agent.adapters.docker_engine import DockerEngine
 from device_agent.core.backoff import Attempts
@@ -19,7 +19,7 @@ PASSES = 30
 
 def nothing_to_do(agent: Agent, count: int) -> tuple[float, float]:
     """Seconds of an idle pass (observe and plan), and of the list call alone: medians."""
-    apps = {"bench": {"services": services(count)}}
+    apps = {"bench": app(count)}
     agent.publish(apps)
     agent.converged(120)
     api, owner = engine(), f"{agent.fleet}/bench"
@@ -55,7 +55,7 @@ def _document(agent: Agent, apps: dict[str, Any]) -> bytes:
 
 def removed_by_hand(agent: Agent) -> tuple[float, float, float]:
     """Seconds from `docker rm -f` until it starts again; raw create + start; change → retained state at the broker."""
-    agent.publish({"bench": {"services": services(3)}})
+    agent.publish({"bench": app(3)})
     agent.converged()
     api = engine()
     starts = Starts(agent.label)

@@ -183,6 +183,11 @@ def start(fleet: str, port: int, folder: Path) -> subprocess.Popen[bytes]:
     )
 
 
+def app(count: int, revision: int = 0) -> dict[str, Any]:
+    """An app without a gate: what is measured is the work, not the waiting."""
+    return {"services": services(count, revision), "x-release": {"healthy_for": "0s"}}
+
+
 def services(count: int, revision: int = 0) -> dict[str, Any]:
     """So many small services; another revision changes the environment of all."""
     return {

@@ -117,12 +117,12 @@ def test_a_crash_loop_must_be_told_once_with_its_exit_code_and_last_words(device
     eventually(lambda: device.container("web/api")["RestartCount"] > restarts + 1, 60, "it crashes on")
     assert len(device.events("crash_loop")) == 1
     # The engine waits longer and longer between two tries: then the state has time to say so.
-    eventually(
-        lambda: client.retained(device.up("state"))["apps"]["web"]["services"]["api"]["status"] == "restarting",
-        30,
-        "the state says that it is restarting",
-    )
-    reason = device.status()["apps"]["web"]["services"]["api"]["reason"]
+
+    def restarting() -> dict[str, Any] | None:
+        api = client.retained(device.up("state"))["apps"]["web"]["services"]["api"]
+        return api["reason"] if api["status"] == "restarting" else None
+
+    reason = eventually(restarting, 30, "the state says that it is restarting")
     assert reason["code"] == "crash_loop"
     assert "exited with 7" in reason["message"]
     assert "the last words" in reason["message"]
