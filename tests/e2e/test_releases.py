@@ -3,7 +3,7 @@
 import contextlib
 import threading
 import urllib.request
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -46,7 +46,7 @@ class Client:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._ask, daemon=True)
 
-    def __enter__(self) -> "Client":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
