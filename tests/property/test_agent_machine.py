@@ -19,25 +19,32 @@ from tests.device import OWNER, TOPICS, Device, PowerCut
 from tests.property.strategies import shortcomings
 
 CHECK = {"test": ["CMD", "true"]}
-BASE = app(only=service("base:1"))
+
+
+def patient(sections: dict[str, Any] | None = None, **services: Any) -> Any:
+    """Here containers are killed while releases prove good, which would roll them back: these are tried on."""
+    return app({"x-release": {"on_failure": "retry"}, **(sections or {})}, **services)
+
+
+BASE = patient(only=service("base:1"))
 WEBS = (
-    app(api=service("api:1")),
-    app(api=service("api:2"), db=service("db:1")),
-    app({"volumes": {"data": {}}}, api=service("api:1", volumes=["data:/d"], networks=["default"])),
-    app({"networks": {"default": {"internal": True}}}, api=service("api:1", networks=["default"])),
-    app(
+    patient(api=service("api:1")),
+    patient(api=service("api:2"), db=service("db:1")),
+    patient({"volumes": {"data": {}}}, api=service("api:1", volumes=["data:/d"], networks=["default"])),
+    patient({"networks": {"default": {"internal": True}}}, api=service("api:1", networks=["default"])),
+    patient(
         api=service("api:2", depends_on={"db": {"condition": "service_healthy"}}, networks=["default"]),
         db=service("db:1", healthcheck=CHECK, networks=["default"], ports=["80:80"]),
     ),
-    app(api=service("api:2", ports=["80:80"]), db=service("db:1", ports=["81:80"])),
-    app(
+    patient(api=service("api:2", ports=["80:80"]), db=service("db:1", ports=["81:80"])),
+    patient(
         api=service("api:2", depends_on={"job": {"condition": "service_completed_successfully"}}),
         job=service("job:1", restart="no"),
     ),
-    app(vpn=service("api:1"), api=service("api:2", network_mode="service:vpn")),
+    patient(vpn=service("api:1"), api=service("api:2", network_mode="service:vpn")),
 )
 FLEET_APPS = ({"base": BASE}, *({"base": BASE, "web": web} for web in WEBS))
-DEVICE_APPS: tuple[dict[str, Any], ...] = ({}, {"web": None}, {"own": app(api=service("api:1"))}, {"web": WEBS[1]})
+DEVICE_APPS: tuple[dict[str, Any], ...] = ({}, {"web": None}, {"own": patient(api=service("api:1"))}, {"web": WEBS[1]})
 JUNK = (b"", b"{", b'{"schema": 9}', payload({"base": app(only=service(build="."))}, revision=10_000))
 
 
