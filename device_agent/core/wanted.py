@@ -103,7 +103,7 @@ class WantedApp:
     volumes: Mapping[str, WantedVolume]
     naming: Naming
     gate: Gate = field(default_factory=Gate)
-    document: Json = None
+    document: Json = field(default=None, repr=False)
     """The app as it was published, raw."""
 
     def container_name(self, service: str, spec: str) -> str:

@@ -41,7 +41,7 @@ class AppRecord:
     """The release that was settled before `release`."""
     revision: str = ""
     """Under which it settled: `fleet:1.42`."""
-    document: Json = None
+    document: Json = field(default=None, repr=False)
     """The app itself, raw: what a release that fails is rolled back to."""
 
 

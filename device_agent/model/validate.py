@@ -96,8 +96,7 @@ def _app(place: Place) -> App:
     """The app as far as it could be read. Raises `NotValid` when it is no object at all."""
     value = place.object()
     contents = {section: compose_files.contents(value, section) for section in _FILES}
-    services, networks, volumes = (_keys(value, section) for section in ("services", "networks", "volumes"))
-    names = Names(services, networks, volumes, contents)
+    names = Names(_keys(value, "services"), _keys(value, "networks"), _keys(value, "volumes"), contents)
     readers = {
         "services": _section(names, compose_service.service),
         "networks": _section(names, compose_resources.network),
