@@ -18,7 +18,7 @@ from device_agent.core.backoff import Attempts
 from device_agent.core.matching import Match, good, match_services
 from device_agent.core.wanted import WantedApp, WantedNetwork, WantedService
 from device_agent.model.compose import Dependency
-from device_agent.model.observed import Container, Health, Network, Observed, Status
+from device_agent.model.observed import Container, Health, Network, Observed, Status, moment
 from device_agent.model.steps import (
     Blocked,
     Connect,
@@ -319,6 +319,9 @@ class _Planning:
         for other in match.others:
             if other.status is Status.CREATED:
                 self._remove(wanted, other, "it was never started and is no longer wanted")
+        if match.winner and match.winner.up and self._lost_shared_network(wanted, match.winner):
+            cause = f"{wanted.shares}, whose network it shares, was started after it"
+            self._restart(wanted, match.winner, cause, self._foundations(wanted, match))
         if match.winner and good(match.winner, one_shot=wanted.service.one_shot):
             self._retire_others(wanted, match, match.winner, until="its release has passed its gate" * self.gated)
         elif match.winner and match.winner.up:
@@ -326,6 +329,20 @@ class _Planning:
             self._retire_others(wanted, match, match.winner, until=f"{wanted.name} is good")
         else:
             self._bring_up(wanted, match)
+
+    def _lost_shared_network(self, wanted: WantedService, container: Container) -> bool:
+        """A network namespace ends with the process that it was made for: who shared it is left with none."""
+        host = self.matches[wanted.shares].winner if wanted.shares else None
+        if host is None or host.status is not Status.RUNNING:
+            return False
+        return moment(host.started_at) > moment(container.started_at)
+
+    def _restart(self, wanted: WantedService, container: Container, cause: str, after: Ids) -> None:
+        # `again`: it waits longer each time. A clock that was set back makes it look so although it is not.
+        stop = Stop(container.name, container.id, self._grace_s(wanted.name))
+        stopped = self.steps.add(Step(stop, wanted.name, container.spec, cause, after))
+        start = Start(container.name)
+        self.steps.add(Step(start, wanted.name, container.spec, cause, stopped, commits=True, again=True))
 
     def _remove(
         self, wanted: WantedService, container: Container, cause: str, after: Ids = _NONE, until: str = ""

@@ -206,8 +206,9 @@ def _status(  # noqa: C901 - the first that holds
         attempt = None
     previous = activity.attempts.of(activity.plan.app, previous_subject(wanted.name))
     if match.winner and match.winner.up:
-        return _condition(match.winner), _trouble(match.winner, activity) or (
-            _reason(previous) if match.others else None
+        held = attempt if any(step.until for step in steps) else None
+        return _condition(match.winner), _trouble(match.winner, activity) or _reason(
+            held or (previous if match.others else None)
         )
     if match.winner and wanted.service.one_shot and match.winner.completed:
         return "completed", None
@@ -241,7 +242,11 @@ def _waits(steps: list[Step], plan: Plan) -> Reason | None:
         return Reason("dependency", f"it waits until {until}")
     pulls = {step.id: step.action.image for step in plan.steps if isinstance(step.action, Pull)}
     images = sorted(pulls[id_] for id_ in {id_ for step in steps for id_ in step.after} & pulls.keys())
-    return Reason("images", f"it waits for all images of its release: {', '.join(images)}") if images else None
+    if images:
+        return Reason("images", f"it waits for all images of its release: {', '.join(images)}")
+    earlier = {id_ for step in steps for id_ in step.after}
+    held = next((step for step in plan.steps if step.id in earlier and step.until), None)
+    return Reason("dependency", f"it waits for {held.subject}, held until {held.until}") if held else None
 
 
 def _condition(container: Container) -> str:

@@ -81,6 +81,12 @@ class Container:
         return self.status is Status.EXITED and self.exit_code == 0 and not self.error
 
 
+def moment(started_at: str | None) -> tuple[str, str]:
+    """A time of the engine's as something to compare: it leaves out the zeros at a fraction's end."""
+    seconds, _, fraction = (started_at or "").removesuffix("Z").removesuffix("+00:00").partition(".")
+    return seconds, fraction.ljust(9, "0")
+
+
 @dataclass(frozen=True, slots=True)
 class Network:
     """A network. Foreign ones have `app` None: they can be `external` to a target, or in the way."""

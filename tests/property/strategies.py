@@ -239,3 +239,7 @@ def _wrong_with(container: SimContainer, made: WantedService, mine: list[SimCont
     hosts = {c.id for c in mine if c.service == made.shares}
     if made.shares and container.made.network_mode.removeprefix("container:") not in hosts:
         yield f"in a network that is not {made.shares}'s"
+    for host in mine:
+        both_run = host.status is Status.RUNNING and container.up
+        if host.service == made.shares and both_run and str(host.started_at) > str(container.started_at):
+            yield f"in a network of {made.shares}'s that has ended"

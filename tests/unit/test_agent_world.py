@@ -171,6 +171,32 @@ def test_a_job_that_fails_after_a_while_is_run_less_and_less_often():
         assert device.store.rows.attempts == {}
 
 
+def test_one_that_shares_a_network_is_started_again_after_the_other():
+    shared = {"web": app(db=service("db:1"), api=service(network_mode="service:db"))}
+    device = settled(shared)
+    host, mine = device.containers()["web/db"], device.containers()["web/api"]
+    before = mine.started_at
+    device.world.kill(host.id)
+    device.converge()
+    assert (host.up, mine.up) == (True, True)
+    assert before < host.started_at < mine.started_at
+    device.wait(600)
+    assert device.store.rows.attempts == {}
+    device.cut_power(world_too=True)
+    device.boot().converge()
+    assert device.ups() == {"web/db", "web/api"}
+
+
+def test_a_clock_that_was_set_back_restarts_nothing_without_end():
+    shared = {"web": app(db=service("db:1"), api=service(network_mode="service:db"))}
+    device = settled(shared)
+    device.containers()["web/db"].started_at = "2099-01-01T00:00:00Z"
+    device.fuse.reset()
+    device.wait(3600)
+    assert device.fuse.calls.count("start") < 40
+    assert device.ups() == {"web/db", "web/api"}
+
+
 # One app never holds back another.
 
 

@@ -1,5 +1,7 @@
 """What is planned for services together: dependencies, one-shots, a release as one, a shared network, host ports."""
 
+from dataclasses import replace
+
 import pytest
 
 from device_agent.model.observed import Health, Status
@@ -168,6 +170,20 @@ def test_one_that_shares_a_network_follows_the_other_container():
         "create web-api-*: its definition changed",
         "stop api1: to be replaced by web-api-*",
     ]
+
+
+def test_one_that_shares_a_network_is_started_again_when_the_other_was():
+    mine = running(SHARING, "api", VPN.id, name="api1", started_at="2026-11-22T10:00:01.5Z")
+    for later in ("2026-11-22T10:00:02Z", "2026-11-22T10:00:01.51Z", "2026-11-22T10:00:01.500000001Z"):
+        vpn = replace(VPN, started_at=later)
+        assert printed(plan(SHARING, world(SHARING, vpn, mine))).splitlines() == [
+            "stop api1: vpn, whose network it shares, was started after it",
+            "start api1: vpn, whose network it shares, was started after it",
+        ]
+        away = replace(vpn, status=Status.RESTARTING)
+        assert "api1" not in printed(plan(SHARING, world(SHARING, away, mine)))
+    for earlier in ("2026-11-22T10:00:01Z", "2026-11-22T10:00:01.49Z", "2026-11-22T10:00:01.500Z"):
+        assert printed(plan(SHARING, world(SHARING, replace(VPN, started_at=earlier), mine))) == ""
 
 
 # Host ports.

@@ -113,6 +113,16 @@ def test_a_one_shot_that_ended_with_0_is_completed():
     assert (one.status, one.exit_code, one.reason) == ("completed", 0, None)
 
 
+def test_one_whose_network_cannot_be_made_says_so():
+    networked = wanted(app(api=service(networks=["default"])))
+    spec = networked.networks["default"].spec
+    row = attempt("network default", spec, code="subnet_in_use")
+    report = told(networked, world(networked, networks=[]), row)
+    assert report.reason.code == "subnet_in_use"
+    assert report.services["api"].reason.code == "dependency"
+    assert report.services["api"].reason.message.startswith("it waits for network default, held until it is ")
+
+
 def test_one_that_waits_says_for_what():
     of = wanted(app(api=service(depends_on={"db": {"condition": "service_healthy"}}), db=service("db:1")))
     one = service_of(of, world(of, running(of, "db")))
