@@ -10,9 +10,11 @@ import structlog
 def configure_logs(level: str, form: Literal["json", "console"] | None) -> None:
     """`form` None: console at a terminal, else JSON."""
     console = form == "console" or (form is None and sys.stderr.isatty())
-    renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if console else structlog.processors.JSONRenderer()
-    )
+    renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()
+    if console:
+        # The default shows the variables of every frame, and a target with its secrets is among them.
+        plain = structlog.dev.plain_traceback
+        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
