@@ -17,10 +17,10 @@ def test_a_traceback_shows_no_variables(configured, capsys):
     configured("info", "console")
     document = "hush" + "hush"  # not in the source line that is shown
     try:
-        raise ValueError(len(document))
+        int(document[:0])
     except ValueError:
         structlog.get_logger("test").exception("it_failed")
     shown = capsys.readouterr().err
     assert "it_failed" in shown
-    assert "ValueError: 8" in shown
+    assert "ValueError: invalid literal" in shown
     assert "hushhush" not in shown
