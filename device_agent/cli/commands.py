@@ -130,6 +130,20 @@ def plan(file: Document, as_json: Json = False) -> None:
 
 
 @app.command()
+def explain(
+    name: Annotated[str, typer.Argument(metavar="SERVICE", help="APP/SERVICE, SERVICE where one app has it, or APP.")],
+    as_json: Json = False,
+) -> None:
+    """Why a service is as it is: what is wanted, what is, what was tried, what it waits for, what comes next."""
+    app_name, _, service = name.partition("/")
+    result = _ask(load(), "explain", {"app": app_name, "service": service} if service else {"app": app_name})
+    if as_json:
+        _print(result)
+    else:
+        print(result["text"])
+
+
+@app.command()
 def apply(file: Document, as_json: Json = False) -> None:
     """Accept a target from a file: the same checks and the same version floor as from the broker."""
     result = _ask(load(), "apply", {"target": _read(file).decode("utf-8", "surrogateescape")})

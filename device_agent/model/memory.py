@@ -70,6 +70,8 @@ class Attempt:
     code: str
     message: str
     next_at: datetime
+    failed_at: datetime | None = field(default=None, compare=False)
+    """When it failed last. Not stored: None after a restart of the agent."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -351,7 +351,7 @@ class Agent:
                     break
         if plan.steps or plan.blocked:
             self._tell_all(self.rollout.begun(wanted.name))
-        report = report_app(wanted, observed, self._activity(plan), None)
+        report = report_app(wanted, observed, self.activity(plan), None)
         self._tell_all(self.rollout.failing(wanted.name, report))
 
     def _gone(self, app: str) -> list[Ack]:
@@ -558,12 +558,12 @@ class Agent:
         for name, wanted in reconciler.running.items():
             if name not in left_alone:
                 record = self.rollout.apps.get(name)
-                activity = self._activity(reconciler.plans.get(name, Plan(name)))
+                activity = self.activity(reconciler.plans.get(name, Plan(name)))
                 notes = tuple(p for p in reconciler.wanted.warnings if p.pointer.startswith(f"/apps/{name}/"))
                 apps[name] = report_app(wanted, observed, activity, _previous(record, wanted), notes)
         for name, plan in reconciler.plans.items():
             if name not in apps and plan.steps:
-                apps[name] = report_removal(name, observed, self._activity(plan))
+                apps[name] = report_removal(name, observed, self.activity(plan))
         converged = (
             reconciler.observed is not None
             and not reconciler.away
@@ -586,7 +586,8 @@ class Agent:
             engine="away" if reconciler.away else "ok",
         )
 
-    def _activity(self, plan: Plan) -> Activity:
+    def activity(self, plan: Plan) -> Activity:
+        """What goes on in the app of a plan."""
         run = self.reconciler.runs.get(plan.app)
         flying = frozenset(run.flying) if run else frozenset[str]()
         gated, held = plan.app in self.reconciler.gated, plan.app in self.reconciler.held

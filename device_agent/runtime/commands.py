@@ -19,6 +19,7 @@ from device_agent.model.errors import Problem, Refused, StoreFull
 from device_agent.model.observed import Observed
 from device_agent.model.steps import Plan
 from device_agent.model.target import Json
+from device_agent.runtime.explain import explained
 from device_agent.wire.messages import state_body, time_text
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def answer(agent: "Agent", verb: str, args: Mapping[str, Json]) -> dict[str, Jso
     handlers = {
         "status": _status,
         "plan": _plan,
+        "explain": _explain,
         "apply": _apply,
         "backup": _backup,
         "restore": _restore,
@@ -110,6 +112,11 @@ def _plan_of(agent: "Agent", name: str, wanted: WantedApp | None, observed: Obse
         return plan_removal(name, observed, attempts)
     settled = agent.reconciler.settled.get(name, {})
     return plan_app(wanted, observed, attempts, settled, gated=agent.releases.gated(wanted))
+
+
+def _explain(agent: "Agent", args: Mapping[str, Json]) -> Json:
+    _no_more(args, "app", "service")
+    return explained(agent, args.get("app"), args.get("service"))
 
 
 def _indented(text: str) -> str:

@@ -321,8 +321,9 @@ class Reconciler:
     def _failed(self, app: str, subject: str, spec: str, error: EngineError) -> Attempt:
         before = self.rows.get((app, subject))
         count = before.count + 1 if before and before.spec == spec else 1
-        next_at = self.clock.now() + timedelta(seconds=delay_s(count, error.kind))
-        attempt = Attempt(app, subject, spec, count, error.code, error.message, next_at)
+        now = self.clock.now()
+        next_at = now + timedelta(seconds=delay_s(count, error.kind))
+        attempt = Attempt(app, subject, spec, count, error.code, error.message, next_at, now)
         self.rows[app, subject] = attempt
         self.keep(attempt)
         log.warning(

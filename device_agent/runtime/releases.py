@@ -35,6 +35,7 @@ class _Clock:
     elapsed_s: float = 0.0
     counted_at: float | None = None
     """When `elapsed_s` was last brought up to date; None while it stands still."""
+    judged_at: float = 0.0
 
 
 @dataclass(slots=True)
@@ -135,6 +136,7 @@ class Releases:
         clock = self._clocks.get(wanted.name)
         if clock is None or clock.digest != wanted.digest:
             clock = self._clocks[wanted.name] = _Clock(wanted.digest)
+        clock.judged_at = now
         if clock.counted_at is not None:
             clock.elapsed_s += now - clock.counted_at
         steady = {id_: now - since for id_, (_, since) in self._good_since.items()}
@@ -157,6 +159,13 @@ class Releases:
         """Seconds until time alone can decide a gate."""
         waits = [v.wait_s for v in self.verdicts.values() if isinstance(v, Open) and v.wait_s is not None]
         return min(waits, default=None)
+
+    def decided_in_s(self, app: str) -> float | None:
+        """Seconds from now until time alone can decide the gate of an app."""
+        verdict, clock = self.verdicts.get(app), self._clocks.get(app)
+        if not isinstance(verdict, Open) or verdict.wait_s is None or clock is None:
+            return None
+        return max(0.0, verdict.wait_s - (self.clock.monotonic() - clock.judged_at))
 
     def failed(self, wanted: WantedApp, failure: Failed) -> BadRelease:
         """Remember it."""

@@ -149,14 +149,15 @@ def _app(app: AppReport) -> dict[str, Json]:
         "phase": app.phase,
         "previous": app.previous,
         "warnings": _problems(app.warnings),
-        "services": {name: _service(service) for name, service in app.services.items()},
+        "services": {name: service_body(service) for name, service in app.services.items()},
     }
     if app.reason is not None:
-        body["reason"] = _reason(app.reason)
+        body["reason"] = reason_body(app.reason)
     return body
 
 
-def _service(service: ServiceReport) -> dict[str, Json]:
+def service_body(service: ServiceReport) -> dict[str, Json]:
+    """A service as a state tells it."""
     return {
         "status": service.status,
         "container": service.container,
@@ -166,11 +167,12 @@ def _service(service: ServiceReport) -> dict[str, Json]:
         "restarts": service.restarts,
         "exit_code": service.exit_code,
         "health": service.health,
-        "reason": service.reason and _reason(service.reason),
+        "reason": service.reason and reason_body(service.reason),
     }
 
 
-def _reason(reason: Reason) -> dict[str, Json]:
+def reason_body(reason: Reason) -> dict[str, Json]:
+    """Why something is not as the target says."""
     return _present(
         {
             "code": reason.code,
