@@ -11,7 +11,7 @@ _BUSY = frozenset(("waiting", "pulling", "created", "starting", "stopping"))
 
 
 def show_status(status: Mapping[str, Any], console: Console) -> None:
-    console.print(_headline(status), highlight=False)
+    console.print(_headline(status), highlight=False, markup=False, soft_wrap=not console.is_terminal)
     if not status["apps"]:
         console.print("no app is wanted here yet: publish a target, or device-agent apply FILE", highlight=False)
         return
