@@ -233,7 +233,7 @@ class _Transaction:
 
     def put_attempt(self, attempt: Attempt) -> None:
         self._usable("put_attempt")
-        self._rows.attempts[attempt.app, attempt.subject] = attempt
+        self._rows.attempts[attempt.app, attempt.subject] = replace(attempt, failed_at=None)
 
     def drop_attempt(self, app: str, subject: str) -> None:
         self._usable("drop_attempt")

@@ -173,8 +173,8 @@ def _lines(chain: Explanation, service: ServiceChain) -> Iterator[tuple[str, str
         yield "waits", f"until {wait}"
     for need in service.needs:
         yield "needs", _need(need, chain.at)
-    for each in service.next:
-        yield "next", _comes(each, chain.at)
+    for number, each in enumerate(service.next):
+        yield "then" if number else "next", _comes(each, chain.at)
 
 
 def _named(asked: Asked) -> str:
@@ -185,9 +185,9 @@ def _named(asked: Asked) -> str:
 def _is(service: ServiceChain) -> str:
     told = service.told
     if told.container is None:
-        here = f"its image is here ({told.image_id})" if told.image_id else "its image is not here"
+        here = f"its image is here ({_short(told.image_id)})" if told.image_id else "its image is not here"
         return f"no container; {here}"
-    parts = [f"container {told.container} of {told.image} ({told.image_id})", told.status]
+    parts = [f"container {told.container} of {told.image} ({_short(told.image_id)})", told.status]
     if told.started_at:
         parts.append(f"started {told.started_at}")
     if told.restarts:
@@ -197,6 +197,10 @@ def _is(service: ServiceChain) -> str:
     if told.health:
         parts.append(f"health {told.health}")
     return ", ".join(parts)
+
+
+def _short(image_id: str | None) -> str:
+    return (image_id or "")[: len("sha256:") + 12]
 
 
 def _tried(tried: Try, now: datetime) -> str:

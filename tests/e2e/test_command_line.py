@@ -167,6 +167,22 @@ def test_a_command_at_the_moment_of_the_start_must_not_stop_the_agent(device: De
     device.until(lambda: device.session > 0, READY_S, "the agent is online")
 
 
+def test_explain_must_tell_the_chain_with_and_without_an_agent(device: Device) -> None:
+    device.start()
+    device.publish({"web": app(api=service())}, release="one")
+    text = device.cli("explain", "api").stdout.decode()
+    assert text.startswith("web/api: ")
+    assert "(release one)" in text
+
+    device.stop()
+    told = json.loads(device.cli("explain", "web/api", "--json").stdout)
+    assert told["wanted"]["release"] == "one"
+    assert told["services"]["api"]["is"]["status"] == "running"
+    unknown = device.cli("explain", "nothing")
+    assert (unknown.returncode, unknown.stdout) == (1, b"")
+    assert "web/api" in unknown.stderr.decode()
+
+
 def test_version_and_config_must_need_no_agent(device: Device) -> None:
     assert device.cli("version").stdout.decode().strip() == __version__
     table = json.loads(device.cli("config", "--json").stdout)
