@@ -1,9 +1,11 @@
 """Bare `pytest` knows the image names as `make test` does: the settings that scripts/images wrote to .dev/env.
 
-What is set in the environment already is left as it is.
+What is set in the environment already is left as it is. And SIGTERM ends a run as Ctrl-C does: with all that is to be
+cleaned up, not with containers and engines left behind.
 """
 
 import os
+import signal
 from pathlib import Path
 
 _SETTINGS = Path(__file__).parent.parent / ".dev" / "env"
@@ -13,3 +15,5 @@ if _SETTINGS.exists():
         _name, _equals, _value = _line.partition("=")
         if _equals:
             os.environ.setdefault(_name, _value)
+
+signal.signal(signal.SIGTERM, signal.default_int_handler)
