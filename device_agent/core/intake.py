@@ -83,14 +83,14 @@ def admit(target: Target, arrived_for: str, standing: Standing, now: datetime) -
     return not has_it
 
 
-def decide(target: Target, standing: Standing) -> Wanted:
-    """What the device wants once it has accepted an admitted target.
+def decide(standing: Standing, *arriving: Target) -> Wanted:
+    """What the device wants once it has accepted an admitted target, or one of each scope together.
 
     Raises `Refused`: `unsupported`, `invalid`, `cycle`, `policy` or `empty`.
     """
     targets = {scope: accepted.target for scope, accepted in standing.targets.items()}
-    wanted = want({**targets, target.scope: target}, standing.naming, standing.policy)
-    if not wanted.apps and standing.has_apps and not target.allow_empty:
+    wanted = want({**targets, **{target.scope: target for target in arriving}}, standing.naming, standing.policy)
+    if not wanted.apps and standing.has_apps and not any(target.allow_empty for target in arriving):
         raise Refused("empty", "it would leave this device without any app: say allow_empty if that is meant")
     return wanted
 

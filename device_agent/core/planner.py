@@ -428,12 +428,23 @@ class _Planning:
             match = self.matches.get(name)
             if match is None or _satisfied(dependency, match):
                 continue
+            if not dependency.required and self._failing(name, match):
+                continue
             starts = self.steps.of(Start, name)
             if dependency.condition == "service_started" and starts:
                 after |= starts
-            elif dependency.required:
+            else:
                 unmet.append(f"{name} {_WORDS[dependency.condition]}")
         return after, " and ".join(unmet)
+
+    def _failing(self, service: str, match: Match) -> bool:
+        """Whether a service is in trouble: who does not require it does not wait for it any longer."""
+        container = match.winner
+        if self.steps.waiting(service, match.spec or "") or self.steps.held(self.steps.of(Start, service)):
+            return True
+        ended = container is not None and container.status is Status.EXITED and not container.completed
+        sick = container is not None and (container.status is Status.RESTARTING or container.health is Health.UNHEALTHY)
+        return ended or sick
 
     def _fall_back(self, wanted: WantedService, match: Match, until: str) -> bool:
         """Rule 2: while the wanted one cannot run, the one it is to replace does. Says whether it is being started."""

@@ -73,8 +73,11 @@ BEAT_S = 15.0
 """How often the loop shows that it is alive: the health check calls it dead after 90 s."""
 FULL_S = 5.0
 """How soon a commit is tried again on a full disk."""
-STOP_S = 7.0
-"""How long the step in the middle may take at SIGTERM; with the farewell it is less than the engine's 10 s."""
+STOP_S = 6.0
+"""How long the step in the middle may take at SIGTERM. A container that is being stopped for its replacement is killed
+then, whatever its grace period: else the agent would be gone, and neither of the two would run."""
+HURRY_S = 2.0
+"""How long the replacement may then take to start. With the farewell all is less than the 10 s that engines give."""
 FAREWELL_S = 1.5
 TAIL_LINES = 10
 
@@ -135,6 +138,7 @@ class Agent:
         self._changed = True
         self._state: State | None = None
         self._stop_at: float | None = None
+        self._hurried = False
         self.store_status = "ok"
         self.finished = False
         self.link = Link(transport, store, options.topics, clock, inbox.put)
@@ -268,8 +272,8 @@ class Agent:
         if self._changed:
             self._state = self.state()
             self._changed = not self.link.report(self._state)
-        if self._stop_at is not None and (not self.reconciler.busy or now >= self._stop_at):
-            self._finish()
+        if self._stop_at is not None:
+            self._go_on_stopping(now, self._stop_at)
 
     # Observing and planning.
 
@@ -605,6 +609,16 @@ class Agent:
             log.info("stopping", next="the step in the middle is finished; applications keep running")
             self._stop_at = self.clock.monotonic() + STOP_S
             self.reconciler.stop()
+
+    def _go_on_stopping(self, now: float, stop_at: float) -> None:
+        if not self.reconciler.busy:
+            self._finish()
+        elif now >= stop_at and not self._hurried:
+            self._hurried = True
+            self._stop_at = now + HURRY_S
+            self.reconciler.hurry()
+        elif now >= stop_at:
+            self._finish()
 
     def _finish(self) -> None:
         self.stopping.set()

@@ -8,6 +8,7 @@ What is refused for what it says is judged again when the other scope's target h
 an app that the fleet's next one brings. So the order in which the two arrive means nothing.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from device_agent.model.errors import Refused, StoreFull
 from device_agent.model.memory import AcceptedTarget, Floor
 from device_agent.model.report import Ack, Happening, Have
 from device_agent.model.target import DEVICE, FLEET, SCOPES, Json, Target, Version
-from device_agent.ports import Received
+from device_agent.ports import Received, Transaction
 from device_agent.runtime.rollout import transition
 from device_agent.wire.target import check_keys, glimpse, ignored_keys, open_target, read_version
 
@@ -150,21 +151,40 @@ class Intake:
             if stale:
                 self._told_stale.add(key)
             elif refused.code not in _FOR_ITS_HEADER:
+                if self._decide_together(opened):
+                    return True
                 self._refused.setdefault(opened.scope, replace(opened, token=None))
             self._refuse(transition(opened.target, "rejected"), refused, opened.scope, opened.token)
             return stale
         if wanted is None:
             self._acknowledge(opened.token)
             return True
-        self._try_to_accept(opened, wanted)
+        self._try_to_accept(wanted, opened)
         return True
 
-    def _try_to_accept(self, opened: _Opened, wanted: Wanted) -> None:
+    def _decide_together(self, opened: _Opened) -> bool:
+        """Two targets that are good only with each other: each was refused beside what there is of the other scope."""
+        other = self._refused.get(_other(opened.scope))
+        if other is None:
+            return False
+        standing, now = self.standing(), self.agent.clock.now()
         try:
-            self._accept(opened, wanted)
+            fresh = all(admit(each.target, each.scope, standing, now) for each in (opened, other))
+            wanted = decide(standing, opened.target, other.target) if fresh else None
+        except Refused:
+            return False
+        if wanted is None:
+            return False
+        self._refused.clear()
+        self._try_to_accept(wanted, other, opened)
+        return True
+
+    def _try_to_accept(self, wanted: Wanted, *opened: _Opened) -> None:
+        try:
+            self._accept(wanted, *opened)
         except StoreFull as full:
             self.agent.store_full(full)
-            self.unstored.append(opened)
+            self.unstored.extend(opened)
 
     def _judge_again(self, scope: str) -> None:
         """What was refused of a scope, now that the other one has another target. Refused again: not told again."""
@@ -177,7 +197,7 @@ class Intake:
             return
         del self._refused[scope]
         if wanted is not None:
-            self._try_to_accept(opened, wanted)
+            self._try_to_accept(wanted, opened)
 
     def apply(self, payload: bytes) -> tuple[str, Target]:
         """A target that did not come through the broker: `accepted` or `duplicate`. Raises `Refused`, `StoreFull`."""
@@ -185,7 +205,7 @@ class Intake:
         wanted = self.judge(opened)
         if wanted is None:
             return "duplicate", opened.target
-        self._accept(opened, wanted)
+        self._accept(wanted, opened)
         return "accepted", opened.target
 
     def would_want(self, payload: bytes) -> Wanted:
@@ -204,7 +224,7 @@ class Intake:
         if not admit(opened.target, opened.scope, standing, self.agent.clock.now()):
             return None
         check_keys(opened.body)
-        return decide(opened.target, standing)
+        return decide(standing, opened.target)
 
     def standing(self) -> Standing:
         agent = self.agent
@@ -218,36 +238,54 @@ class Intake:
             has_apps=bool(agent.reconciler.wanted.apps or (observed and observed.containers)),
         )
 
-    def _accept(self, opened: _Opened, wanted: Wanted) -> None:
-        """One transaction: the target, its floor, and what is told of it. Then the world may know."""
-        agent, target = self.agent, opened.target
+    def _accept(self, wanted: Wanted, *arriving: _Opened) -> None:
+        """One transaction: the targets, their floors, and what is told of them. Then the world may know."""
+        agent = self.agent
+        forgiven = frozenset[str]().union(*(agent.releases.forgiven(each.scope, wanted) for each in arriving))
+        writes: list[Callable[[Transaction], None]] = [_forgive(app) for app in sorted(forgiven)]
+        accepted = [self._accepted(each.target, wanted, forgiven, alone=len(arriving) == 1) for each in arriving]
+        for each, new in zip(arriving, accepted, strict=True):
+            writes.append(_put(new))
+            unfinished = agent.rollout.unfinished(each.scope)
+            if unfinished:
+                writes.append(agent.queue_ack(transition(unfinished.target, "superseded")))
+            warnings = (*wanted.warnings, *ignored_keys(each.body))[:MOST_ERRORS]
+            writes.append(agent.queue_ack(transition(each.target, "accepted", warnings=warnings)))
+        agent.commit(*writes)
+        for new in accepted:
+            target = new.target
+            log.info(
+                "accepted",
+                scope=target.scope,
+                version=str(target.version),
+                release=target.release,
+                awaited=sorted(new.awaited),
+            )
+            agent.rollout.accept(new)
+            agent.floors[target.scope] = Floor(target.version, target.digest)
+        for app in forgiven:
+            del agent.releases.bad[app]
+        agent.want(wanted)
+        agent.state_changed()
+        for each in arriving:
+            self._acknowledge(each.token)
+        if len(arriving) == 1:
+            self._judge_again(_other(arriving[0].scope))
+
+    def _accepted(self, target: Target, wanted: Wanted, forgiven: frozenset[str], *, alone: bool) -> AcceptedTarget:
+        """With the apps that must have reached their end before the target has. Of two together each has its own."""
+        agent = self.agent
         observed = agent.reconciler.observed
         awaited = changed_apps(agent.reconciler.wanted, wanted)
+        if not alone:
+            owners = {app: wanted.apps[app].scope if app in wanted.apps else FLEET for app in awaited}
+            awaited = frozenset(app for app in awaited if owners[app] == target.scope)
         if observed and not agent.reconciler.wanted.targets:
             awaited |= {c.app for c in observed.containers if c.revision.startswith(target.scope)}
         unfinished = agent.rollout.unfinished(target.scope)
         if unfinished:
             awaited |= unfinished.awaited
-        forgiven = agent.releases.forgiven(target.scope, wanted)
-        awaited |= forgiven & wanted.apps.keys()
-        accepted = AcceptedTarget(target, agent.clock.now(), frozenset(awaited))
-        acks = [transition(unfinished.target, "superseded")] if unfinished else []
-        acks.append(
-            transition(target, "accepted", warnings=(*wanted.warnings, *ignored_keys(opened.body))[:MOST_ERRORS])
-        )
-        forgive = [lambda tx, app=app: tx.drop_bad(app) for app in sorted(forgiven)]
-        agent.commit(lambda tx: tx.put_target(accepted), *forgive, *(agent.queue_ack(ack) for ack in acks))
-        log.info(
-            "accepted", scope=target.scope, version=str(target.version), release=target.release, awaited=sorted(awaited)
-        )
-        agent.rollout.accept(accepted)
-        agent.floors[target.scope] = Floor(target.version, target.digest)
-        for app in forgiven:
-            del agent.releases.bad[app]
-        agent.want(wanted)
-        agent.state_changed()
-        self._acknowledge(opened.token)
-        self._judge_again(FLEET if target.scope == DEVICE else DEVICE)
+        return AcceptedTarget(target, agent.clock.now(), awaited | (forgiven & wanted.apps.keys()))
 
     def _refuse(self, ack: Ack, refused: Refused, scope: str, token: object) -> None:
         current = self.agent.rollout.targets.get(scope)
@@ -273,6 +311,18 @@ class Intake:
     def _acknowledge(self, token: object) -> None:
         if token is not None:
             self.agent.acknowledge(token)
+
+
+def _other(scope: str) -> str:
+    return DEVICE if scope == FLEET else FLEET
+
+
+def _put(accepted: AcceptedTarget) -> Callable[[Transaction], None]:
+    return lambda tx: tx.put_target(accepted)
+
+
+def _forgive(app: str) -> Callable[[Transaction], None]:
+    return lambda tx: tx.drop_bad(app)
 
 
 def _version(opened: _Opened) -> Version:

@@ -11,8 +11,10 @@ Invariants
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 
 import structlog
 
@@ -23,7 +25,7 @@ from device_agent.core.wanted import WantedApp
 from device_agent.model.errors import Cancelled, EngineAway, EngineError, Kind
 from device_agent.model.memory import Attempt
 from device_agent.model.observed import EngineEvent, Observed
-from device_agent.model.steps import Plan, Pull, Remove, Step
+from device_agent.model.steps import Plan, Pull, Remove, Step, Stop
 from device_agent.ports import Clock, Engine
 from device_agent.runtime.execute import delay_s, execute, lane
 from device_agent.runtime.inbox import Looked, PullEnded, Put, StepEnded
@@ -379,6 +381,18 @@ class Reconciler:
             run.draining = True
         for cancel in self.pulls.values():
             cancel.set()
+
+    def hurry(self) -> None:
+        """There is no time left for a stop in the middle to end by itself: it ends now, for its replacement to run."""
+        for run in self.runs.values():
+            for step in run.flying.values():
+                if isinstance(step.action, Stop):
+                    self.workers.submit(CALL, partial(self._kill, step.action.id))
+
+    def _kill(self, container_id: str) -> None:
+        # What becomes of it is told by the stop that is under way.
+        with suppress(EngineAway, EngineError):
+            self.engine.stop(container_id, 0.0)
 
     @property
     def busy(self) -> bool:

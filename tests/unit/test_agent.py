@@ -184,6 +184,24 @@ def test_the_scopes_arrive_together_after_a_connection_and_are_good_only_togethe
     assert not [ack for ack in device.told() if ack.startswith("rejected")]
 
 
+def test_two_targets_that_are_good_only_together_are_accepted_together():
+    device = settled()
+    device.publish({"web": {"x-extends": "fleet"}}, device="d1")
+    device.converge()
+    device.publish({"db": app(db=service("db:1"))}, revision=2)
+    assert device.told()[-1] == "rejected 1.2 invalid"
+    device.publish({"db": {"x-extends": "fleet", "services": {"db": {"user": "7"}}}}, device="d1", revision=2)
+    device.converge()
+    assert device.containers()["db/db"].made.service.user == "7"
+    assert device.ups() == {"db/db"}
+    versions = {scope: accepted.target.version for scope, accepted in device.agent.rollout.targets.items()}
+    assert versions == {"fleet": (1, 2), "device": (1, 2)}
+    assert all(accepted.ended == "applied" for accepted in device.agent.rollout.targets.values())
+    assert len(device.pubacked()) == 4
+    device.boot().converge()
+    assert device.ups() == {"db/db"}
+
+
 def test_a_newer_target_at_any_moment_of_an_apply_is_the_one_that_stays():
     both = {"web": app(api=service()), "bad": app(api=service("nowhere:1"))}
     for moment in range(40):

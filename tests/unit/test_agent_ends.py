@@ -347,8 +347,26 @@ def test_a_stop_waits_only_so_long_for_the_engine():
     device.publish(WEB2, revision=2)
     device.settle()
     device.stop()
-    device.wait(7.5)
+    device.wait(8.5)
     assert device.agent.finished
+
+
+def test_a_slow_stop_is_cut_short_so_that_the_replacement_runs_when_the_agent_is_gone():
+    device = settled(WEB)
+    (old,) = device.containers().values()
+    device.jobs.held.add(STOP)
+    device.publish(WEB2, revision=2)
+    device.settle()
+    device.stop()
+    device.wait(5.5)
+    assert device.world.containers[old.id].up
+    device.wait(1)
+    assert not device.world.containers[old.id].up
+    device.jobs.held.clear()
+    device.settle()
+    assert device.agent.finished
+    (up,) = [c for c in device.world.containers.values() if c.up]
+    assert up.made.image == "api:2"
 
 
 def test_a_replacement_that_fails_during_a_stop_is_made_good_by_the_next_agent():

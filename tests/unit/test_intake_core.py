@@ -96,28 +96,28 @@ def test_a_target_expires_in_its_own_time_zone():
 @pytest.mark.parametrize("has_apps", [True, False])
 def test_nothing_is_left_only_where_there_is_nothing_or_it_says_so(has_apps):
     if has_apps:
-        assert code_of(decide, target({}), standing(has_apps=True)) == "empty"
+        assert code_of(decide, standing(has_apps=True), target({})) == "empty"
     else:
-        assert decide(target({}), standing()).apps == {}
-    assert decide(target({}, allow_empty=True), standing(has_apps=has_apps)).apps == {}
+        assert decide(standing(), target({})).apps == {}
+    assert decide(standing(has_apps=has_apps), target({}, allow_empty=True)).apps == {}
 
 
 def test_what_was_accepted_is_not_judged_by_the_policy_again():
     forbidden = target({"web": app(api=service(privileged=True))})
-    assert code_of(decide, forbidden, standing()) == "policy"
+    assert code_of(decide, standing(), forbidden) == "policy"
     assert set(want({"fleet": forbidden}, NAMING, None).apps) == {"web"}
 
 
 def test_the_policy_judges_what_comes_of_both_scopes():
     fleet = target(WEB)
     device = target({"web": {"x-extends": "fleet", "services": {"api": {"privileged": True}}}}, device="d1")
-    assert code_of(decide, device, standing(fleet)) == "policy"
+    assert code_of(decide, standing(fleet), device) == "policy"
 
 
 def test_a_fleet_target_that_takes_away_what_the_device_extends_is_refused():
     device = target({"web": {"x-extends": "fleet", "services": {"api": {"init": True}}}}, device="d1")
     without = target({"db": app(db=service("db:1"))}, revision=2)
-    assert code_of(decide, without, standing(target(WEB), device)) == "invalid"
+    assert code_of(decide, standing(target(WEB), device), without) == "invalid"
 
 
 def test_which_apps_a_target_changes():

@@ -55,9 +55,25 @@ def test_a_service_waits_until_the_condition_holds(condition, db, waits):
     assert start_of_api(made) == f"start web-api-*: it was just created{once}"
 
 
-def test_a_dependency_that_is_not_required_holds_nothing():
+@pytest.mark.parametrize(
+    ("db", "waits"),
+    [
+        ({"health": Health.STARTING}, True),
+        ({"health": Health.HEALTHY}, False),
+        ({"health": Health.UNHEALTHY}, False),
+        ({"status": Status.RESTARTING, "exit_code": 1}, False),
+        ({"status": Status.EXITED, "exit_code": 1}, False),
+    ],
+)
+def test_a_dependency_that_is_not_required_is_waited_for_until_it_fails(db, waits):
     of = depending("service_healthy", required=False)
-    assert "once" not in printed(plan(of, world(of)))
+    assert ("once db is healthy" in start_of_api(plan(of, world(of, running(of, "db", name="db", **db))))) is waits
+
+
+def test_a_dependency_that_is_not_required_and_cannot_be_made_is_not_waited_for():
+    of = depending("service_healthy", required=False)
+    made = plan(of, world(of), attempt("db", of.services["db"].spec(world(of).images[of.services["db"].image])))
+    assert "once" not in start_of_api(made)
 
 
 def test_a_running_service_is_left_alone_when_its_dependency_turns_bad():
