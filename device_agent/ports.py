@@ -1,7 +1,7 @@
-"""The outside world, behind four narrow ports. Adapters let nothing foreign out and translate their library's errors.
+"""The outside world, behind five narrow ports. Adapters let nothing foreign out and translate their library's errors.
 
 Threads: the owner loop calls `Store` and the non-blocking half of `Transport`; `Engine` is called from worker threads
-(its methods block and are safe to call from several at once); `Clock` from anywhere.
+(its methods block and are safe to call from several at once); `Clock` from anywhere; `Host` from the owner loop.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Event
 from typing import Protocol
 
+from device_agent.model.host import HostFigures
 from device_agent.model.memory import (
     AcceptedTarget,
     AppRecord,
@@ -33,6 +34,11 @@ class Clock(Protocol):
 
     def monotonic(self) -> float:
         """Seconds that never go back."""
+
+
+class Host(Protocol):
+    def figures(self) -> HostFigures:
+        """The machine's figures now. Cheap, never raises: what cannot be had is None."""
 
 
 @dataclass(frozen=True, slots=True)

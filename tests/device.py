@@ -18,6 +18,7 @@ from cloud_sim.engine import SimulatedEngine
 from cloud_sim.engine_parts import SimContainer
 from cloud_sim.engine_world import World
 from device_agent.core.policy import Policy
+from device_agent.model.host import HostFigures
 from device_agent.model.observed import EngineEvent
 from device_agent.ports import Received
 from device_agent.runtime.agent import Agent, Options
@@ -32,6 +33,17 @@ from tests.fakes_transport import FakeTransport
 TOPICS = Topics(DEFAULT_ROOT, IDENTITY.fleet, IDENTITY.device)
 OWNER = str(IDENTITY)
 MOST_EVENTS = 5000
+
+
+FIGURES = HostFigures(
+    cpu_percent=10,
+    memory_mib=800,
+    memory_total_mib=4000,
+    disk_free_mib=10240,
+    disk_total_mib=30000,
+    temperature_c=None,
+    uptime_s=86400,
+)
 
 
 class PowerCut(BaseException):
@@ -54,6 +66,18 @@ class Hands:
     def pass_(self, seconds: float) -> None:
         self.seconds += seconds
         self.time += timedelta(seconds=seconds)
+
+
+@dataclass
+class Machine:
+    """`Host`: figures as the test sets them."""
+
+    now: HostFigures = FIGURES
+    taken: int = 0
+
+    def figures(self) -> HostFigures:
+        self.taken += 1
+        return self.now
 
 
 @dataclass
@@ -145,6 +169,7 @@ class Device:
         if seed is not None:
             random.seed(seed)
         self.clock = Hands()
+        self.machine = Machine()
         self.fuse = Fuse()
         self.world = World()
         self.engine = SimulatedEngine(OWNER, self.world, self._engine_call)
@@ -175,6 +200,7 @@ class Device:
             transport=self.broker,
             workers=self.jobs,
             clock=self.clock,
+            host=self.machine,
             inbox=self.inbox,
             beat=self._beat,
         )

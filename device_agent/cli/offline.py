@@ -7,6 +7,7 @@ from typing import Any
 
 from device_agent.adapters.clock import SystemClock
 from device_agent.adapters.docker_engine import DockerEngine
+from device_agent.adapters.host import PsutilHost
 from device_agent.adapters.store import open_store
 from device_agent.cli.logs import configure_logs
 from device_agent.cli.options import agent_options
@@ -70,6 +71,7 @@ def _agent(settings: Settings) -> Iterator[Agent]:
             transport=_NoNetwork(),
             workers=_NoWorkers(),
             clock=clock,
+            host=PsutilHost(settings.data_dir),
             inbox=inbox,
             beat=lambda: None,
         )

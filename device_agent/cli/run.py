@@ -16,6 +16,7 @@ from device_agent.adapters.broker import Pace, Wants
 from device_agent.adapters.clock import SystemClock
 from device_agent.adapters.control_socket import ControlSocket
 from device_agent.adapters.docker_engine import DockerEngine
+from device_agent.adapters.host import PsutilHost
 from device_agent.adapters.mqtt import MqttTransport
 from device_agent.adapters.store import StoreLocked, open_store
 from device_agent.cli.logs import configure_logs
@@ -70,6 +71,7 @@ def run() -> int:
         transport=_transport(settings),
         workers=ThreadWorkers(LANES, lambda name, error: inbox.put(ThreadDied(name, repr(error)))),
         clock=clock,
+        host=PsutilHost(settings.data_dir),
         inbox=inbox,
         beat=lambda: _touch(heartbeat),
     )

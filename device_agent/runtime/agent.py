@@ -40,6 +40,7 @@ from device_agent.ports import (
     Connected,
     Disconnected,
     Engine,
+    Host,
     Published,
     PullProgress,
     Received,
@@ -48,6 +49,7 @@ from device_agent.ports import (
     Transport,
 )
 from device_agent.runtime.commands import answer
+from device_agent.runtime.host import HostWatch
 from device_agent.runtime.inbox import (
     Event,
     Looked,
@@ -112,6 +114,7 @@ class Agent:
         transport: Transport,
         workers: Workers,
         clock: Clock,
+        host: Host,
         inbox: "queue.SimpleQueue[Event]",
         beat: Callable[[], None],
     ) -> None:
@@ -141,6 +144,7 @@ class Agent:
         self._hurried = False
         self.store_status = "ok"
         self.finished = False
+        self.host = HostWatch(host, clock, self.tell)
         self.link = Link(transport, store, options.topics, clock, inbox.put)
         self.reconciler = Reconciler(
             engine=engine,
@@ -213,7 +217,13 @@ class Agent:
             self.tick()
 
     def next_due(self) -> float | None:
-        times = [self.reconciler.next_due(), self.intake.settle_at, self.link.confirmed_due(), self._stop_at]
+        times = [
+            self.reconciler.next_due(),
+            self.host.next_due(),
+            self.intake.settle_at,
+            self.link.confirmed_due(),
+            self._stop_at,
+        ]
         if self._writes or self._chores:
             times.append(self._write_at)
         if self._changed or self.intake.unstored:
@@ -266,12 +276,14 @@ class Agent:
             self._beat_at = now + BEAT_S
         self.intake.tick()
         self.reconciler.tick()
+        if self.host.tick() and self.link.host_is_news(self.host.figures):
+            self._changed = True
         self._delete_confirmed(writing=bool(self._writes))
         self.flush()
         self.link.pump()
         if self._changed:
             self._state = self.state()
-            self._changed = not self.link.report(self._state)
+            self._changed = not self.link.report(self._state, self.host.figures)
         if self._stop_at is not None:
             self._go_on_stopping(now, self._stop_at)
 

@@ -20,7 +20,7 @@ from device_agent.model.observed import Observed
 from device_agent.model.steps import Plan
 from device_agent.model.target import Json
 from device_agent.runtime.explain import explained
-from device_agent.wire.messages import state_body, time_text
+from device_agent.wire.messages import host_body, state_body, time_text
 
 if TYPE_CHECKING:
     from device_agent.runtime.agent import Agent
@@ -69,6 +69,7 @@ def _status(agent: "Agent", args: Mapping[str, Json]) -> Json:
         "connected": agent.link.session is not None,
         "session": agent.link.session,
         "outbox": _outbox(agent),
+        **({"host": host_body(agent.host.figures)} if agent.host.figures else {}),
     }
 
 

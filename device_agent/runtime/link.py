@@ -9,7 +9,9 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
+from device_agent.core.host import left_bucket
 from device_agent.model.errors import Refused, StoreFull
+from device_agent.model.host import HostFigures
 from device_agent.model.memory import OutboxCounts
 from device_agent.model.report import Have, State
 from device_agent.ports import Clock, Connected, Disconnected, Published, PullProgress, Store, Transport, Will
@@ -21,11 +23,14 @@ from device_agent.wire.messages import (
     encode_progress,
     encode_state,
     encode_will,
+    host_body,
 )
 from device_agent.wire.topics import Topics
 
 WINDOW = 8
 STATE_EVERY_S = 2.0
+HOST_EVERY_S = 300.0
+"""How often the state is sent for the host's figures alone, at most."""
 DELETE_AFTER_S = 5.0
 """Rows that the broker has are deleted together, to write little. Power lost meanwhile: they are sent once more."""
 PROGRESS_EVERY_S = 1.0
@@ -62,6 +67,8 @@ class Link:
     """As last sent on this connection."""
     _state_seq: int = 0
     _state_at: float = 0.0
+    _host: HostFigures | None = None
+    """As sent with the state."""
     _progress_at: dict[str, float] = field(default_factory=dict)
     _trouble: tuple[str, str] | None = None
     """The reason told last why there is no connection."""
@@ -171,12 +178,18 @@ class Link:
     def state_due(self) -> float:
         return self._state_at + STATE_EVERY_S
 
-    def report(self, state: State) -> bool:
+    def host_is_news(self, host: HostFigures | None) -> bool:
+        """Whether the host's figures alone are worth a message now. Else they go with the next change of the state."""
+        if host is None or self._state is None or self.clock.monotonic() < self._state_at + HOST_EVERY_S:
+            return False
+        return self._host is None or left_bucket(self._host, host)
+
+    def report(self, state: State, host: HostFigures | None = None) -> bool:
         """Publish the state when it differs from what was sent. False: it is to be tried again at `state_due`."""
         if self.session is None:
             return True
         same = replace(state, outbox_rows=0, outbox_dropped=0)
-        if same == self._state:
+        if same == self._state and not self.host_is_news(host):
             return True
         now = self.clock.monotonic()
         if self._state is not None and now < self.state_due():
@@ -184,8 +197,9 @@ class Link:
         counts = self.outbox()
         full = replace(state, outbox_rows=counts.rows, outbox_dropped=counts.dropped)
         head = Head(self.topics.device, self.session, self._state_seq + 1, self.clock.now())
-        if self._publish(self.topics.state, encode_state(full, head), None, retain=True):
-            self._state, self._state_at = same, now
+        body = encode_state(full, head, host=host_body(host) if host else None)
+        if self._publish(self.topics.state, body, None, retain=True):
+            self._state, self._state_at, self._host = same, now, host
             self._state_seq += 1
         return True
 

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 from device_agent import __version__
 from device_agent.model.errors import Problem
+from device_agent.model.host import HostFigures
 from device_agent.model.memory import OutboxCounts
 from device_agent.model.report import Ack, AppReport, Happening, Have, Reason, ServiceReport, State
 from device_agent.model.target import SCOPES, Json
@@ -55,6 +56,17 @@ def state_body(state: State) -> dict[str, Json]:
     if state.engine != "ok":
         body["engine"] = {"status": state.engine}
     return body
+
+
+def host_body(figures: HostFigures) -> dict[str, Json]:
+    """The host's figures as a state tells them."""
+    return {
+        "cpu_percent": figures.cpu_percent,
+        "memory_mib": figures.memory_mib,
+        "disk_free_mib": figures.disk_free_mib,
+        "temperature_c": figures.temperature_c,
+        "uptime_s": figures.uptime_s,
+    }
 
 
 def encode_ack(ack: Ack, head: Head) -> bytes:
