@@ -25,23 +25,6 @@ def test_sigterm_must_end_it_cleanly_and_leave_applications_running(device: Devi
     assert device.identities() == before
 
 
-def test_sigterm_must_not_wait_for_an_application_that_takes_its_time_to_stop(device: Device, client: Stranger) -> None:
-    # Without an init, sleep is process 1 and ignores SIGTERM: the stop takes all of its grace.
-    slow = service(init=False, stop_grace_period="30s")
-    device.start()
-    device.publish({"web": app(api=slow)})
-    device.cloud.publish({"web": app(api={**slow, "environment": {"A": "1"}})})
-    device.until(lambda: "stop " in device.log(), 20, "the old container is being stopped")
-
-    assert device.stop() == 0
-
-    assert client.retained(device.up("session"))["reason"] == "stopped"
-    device.host.api.kill(next(c["Id"] for c in device.host.containers(device.label) if c["State"]["Running"]))
-    device.start()
-    device.converge()
-    assert "A=1" in device.container("web/api")["Config"]["Env"]
-
-
 def test_sigterm_while_the_broker_is_away_must_end_it_as_well(device: Device) -> None:
     device.start_offline(MQTT_URL="mqtt://127.0.0.1:9")
     assert device.stop() == 0
@@ -55,3 +38,25 @@ def test_a_lost_agent_must_be_told_by_the_broker(device: Device, client: Strange
         lambda: (told := client.retained(device.up("session")))["online"] is False and told, 10, "the Will"
     )
     assert (lost["reason"], lost["session"]) == ("lost", device.session)
+
+
+def test_sigterm_must_not_wait_for_a_slow_stop_and_must_leave_the_replacement_running(
+    device: Device, client: Stranger
+) -> None:
+    # Without an init, sleep is process 1 and ignores SIGTERM: the stop would take all of its grace.
+    slow = service(init=False, stop_grace_period="60s")
+    device.start()
+    device.publish({"web": app(api=slow)})
+    old = device.container("web/api")["Id"]
+    device.cloud.publish({"web": app(api={**slow, "environment": {"A": "1"}})})
+    device.until(lambda: "stop " in device.log(), 20, "the old container is being stopped")
+
+    assert device.stop() == 0
+
+    assert client.retained(device.up("session"))["reason"] == "stopped"
+    (new,) = (each for each in device.host.containers(device.label) if each["Id"] != old)
+    assert new["State"]["Running"]
+    assert "A=1" in new["Config"]["Env"]
+    device.start()
+    device.converge()
+    assert device.container("web/api")["Id"] == new["Id"]
