@@ -140,6 +140,9 @@ def test_a_release_that_failed_and_is_held():
     whole = chain(WEB, observed, held=True, bad=BAD)
     assert (whole.phase, whole.reason.code, whole.instead) == ("held", "release_failed", None)
     assert whole.services["api"].waits_for == ("a newer revision comes",)
+    assert nexts(whole.services["api"]) == [
+        ("nothing", "its release failed and is left as it is until a newer revision comes")
+    ]
 
 
 def test_a_release_under_its_gate():
