@@ -141,7 +141,7 @@ def _chain(situation: Situation, name: str, told: ServiceReport) -> ServiceChain
         tried=tuple(_tries(situation, name, wanted, subjects)),
         waits_for=tuple(dict.fromkeys(_waits(situation, name, subjects))),
         needs=tuple(_needs(situation, wanted)) if wanted else (),
-        next=tuple(_next(situation, step) for step in steps) or (_nothing(situation, told),),
+        next=tuple(_comes(situation, name, told, steps)),
     )
 
 
@@ -203,6 +203,15 @@ def _needs(situation: Situation, wanted: WantedService) -> Iterator[Need]:
         told = situation.report.services.get(service)
         if told:
             yield Need(service, dependency.condition, told.status, told.reason)
+
+
+def _comes(situation: Situation, name: str, told: ServiceReport, steps: list[Step]) -> Iterator[Next]:
+    kept = all(step.until and step.subject == previous_subject(name) for step in steps)
+    if not steps or (kept and situation.activity.gated):
+        # What was replaced is kept for the gate: that is what comes first.
+        yield _nothing(situation, told)
+    for step in steps:
+        yield _next(situation, step)
 
 
 def _next(situation: Situation, step: Step) -> Next:

@@ -59,6 +59,7 @@ def test_status_must_tell_what_runs(shared: Device) -> None:
 
     assert (status["fleet"], status["device"]) == (shared.fleet, shared.id)
     assert (status["converged"], status["connected"], version_of(status, "fleet")) == (True, True, 1)
+    assert status["host"]["memory_mib"] > 0
     api = status["apps"]["web"]["services"]["api"]
     assert (api["status"], f"/{api['container']}") == ("running", shared.container("web/api")["Name"])
     lines = shared.cli("status").stdout.decode().splitlines()

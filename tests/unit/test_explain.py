@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 
 from device_agent.core.explain import Asked, Situation, explain
+from device_agent.core.planner import plan_app
 from device_agent.core.status import Activity, report_app, report_removal
 from device_agent.model.memory import BadRelease
 from device_agent.model.observed import Health, Observed, Status
@@ -16,7 +17,6 @@ from tests.builders import (
     attempts,
     exited,
     network,
-    plan,
     removal,
     running,
     service,
@@ -35,7 +35,7 @@ LATER = NOW + timedelta(minutes=1)
 
 
 def chain(of, observed, *rows, published=None, held=False, bad=None, gated=False, **keys):
-    made = plan(of, observed, *rows)
+    made = plan_app(of, observed, attempts(*rows), {}, gated=gated)
     activity = Activity(made, attempts(*rows), gated=gated, held=held, bad=bad)
     report = report_app(of, observed, activity, None)
     situation = Situation(of.name, NOW, report, activity, observed, published or of, of, **keys)
@@ -148,6 +148,15 @@ def test_a_release_that_failed_and_is_held():
 def test_a_release_under_its_gate():
     one = api(WEB, world(WEB, running(WEB, "api")), gated=True, gate_in_s=8.0)
     assert (one.next[0].what, one.next[0].at) == ("the gate of its release", NOW + timedelta(seconds=8))
+
+
+def test_what_is_kept_until_the_gate_comes_after_it():
+    old = exited(OLD, "api", 0, id="old", name="web-api-old")
+    one = api(WEB, world(WEB, running(WEB, "api"), old), gated=True, gate_in_s=8.0)
+    assert [(each.what, each.until, each.at) for each in one.next] == [
+        ("the gate of its release", "", NOW + timedelta(seconds=8)),
+        ("remove web-api-old", "its release has passed its gate", None),
+    ]
 
 
 @pytest.mark.parametrize(
