@@ -273,7 +273,7 @@ class Device:
 
     @property
     def at_rest(self) -> bool:
-        told = not self.agent._changed and not self.agent._writes and not self.store.outbox_counts().rows
+        told = not self.agent._changed and not self.agent.journal.pending and not self.store.outbox_counts().rows
         return self.agent.state().converged and told and not self.broker.unacknowledged
 
     # What arrives.

@@ -50,7 +50,7 @@ def answer_offline(settings: Settings, verb: str, args: Mapping[str, Any]) -> di
     configure_logs("warning", "console")
     with _agent(settings) as agent:
         result = answer(agent, verb, args)
-        agent.flush()
+        agent.journal.flush()
     if verb == "apply" and result["status"] == "ok":
         result["result"]["note"] = "no agent runs: it is carried out when one starts"
     return result

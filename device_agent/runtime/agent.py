@@ -3,8 +3,8 @@
 It takes what has arrived, updates what is wanted, looks, plans, hands out, and reports what changed. Boot, a new
 target, a dead container, a retry and an idle check all take this one road.
 
-What is told (acks, events) is written in the transaction of what it tells. A message gets its PUBACK only when that
-transaction is on disk. On a full disk nothing is acknowledged and everything runs on.
+Its parts: `intake` judges what arrives, `reconciler` observes, plans and acts, `progress` tells how far it is (with
+`rollout` and `releases`), `journal` writes it down, `link` sends it.
 """
 
 import queue
@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from device_agent.core.gate import Failed, Passed, Verdict
-from device_agent.core.intake import Wanted, own_apps, unknown_scopes, want
+from device_agent.core.intake import Wanted, unknown_scopes, want
 from device_agent.core.policy import Policy
 from device_agent.core.status import (
     Activity,
@@ -25,14 +24,12 @@ from device_agent.core.status import (
     report_adopted,
     report_app,
     report_removal,
-    settled,
-    specs,
 )
 from device_agent.core.wanted import Naming, WantedApp
-from device_agent.model.errors import Refused, StoreFull
-from device_agent.model.memory import AcceptedTarget, AppRecord, BadRelease, Floor, Memory
-from device_agent.model.observed import Container, EngineEvent, Health, Observed, Status
-from device_agent.model.report import Ack, AppReport, Happening, Have, State
+from device_agent.model.errors import Refused
+from device_agent.model.memory import AppRecord, BadRelease, Floor, Memory
+from device_agent.model.observed import EngineEvent, Observed
+from device_agent.model.report import AppReport, Happening, Have, State
 from device_agent.model.steps import Plan
 from device_agent.model.target import SCOPES, Identity
 from device_agent.ports import (
@@ -45,7 +42,6 @@ from device_agent.ports import (
     PullProgress,
     Received,
     Store,
-    Transaction,
     Transport,
 )
 from device_agent.runtime.commands import answer
@@ -61,27 +57,26 @@ from device_agent.runtime.inbox import (
     ThreadDied,
 )
 from device_agent.runtime.intake import Intake
+from device_agent.runtime.journal import Journal
 from device_agent.runtime.link import Link
+from device_agent.runtime.progress import Progress
 from device_agent.runtime.reconciler import Reconciler
 from device_agent.runtime.releases import Releases
-from device_agent.runtime.rollout import Rollout, drift
-from device_agent.runtime.workers import CALL, Workers
+from device_agent.runtime.rollout import Rollout
+from device_agent.runtime.tails import Tails
+from device_agent.runtime.workers import Workers
 from device_agent.wire.dsse import TrustedKeys
-from device_agent.wire.messages import Head, encode_ack, encode_event
 from device_agent.wire.payload import DEFAULT_LIMITS, Limits
 from device_agent.wire.topics import Topics
 
 BEAT_S = 15.0
 """How often the loop shows that it is alive: the health check calls it dead after 90 s."""
-FULL_S = 5.0
-"""How soon a commit is tried again on a full disk."""
 STOP_S = 6.0
 """How long the step in the middle may take at SIGTERM. A container that is being stopped for its replacement is killed
 then, whatever its grace period: else the agent would be gone, and neither of the two would run."""
 HURRY_S = 2.0
 """How long the replacement may then take to start. With the farewell all is less than the 10 s that engines give."""
 FAREWELL_S = 1.5
-TAIL_LINES = 10
 
 log = structlog.get_logger()
 
@@ -122,43 +117,31 @@ class Agent:
         self.store = store
         self.clock = clock
         self.stopping = threading.Event()
-        self._engine = engine
-        self._workers = workers
         self._inbox = inbox
         self._beat = beat
         self._beat_at = 0.0
-        self._writes: list[Callable[[Transaction], None]] = []
-        self._chores: list[Callable[[], None]] = []
-        """What else the store has to do, after `_writes`: tried again like them while the disk is full."""
-        self._write_at = 0.0
-        self._tokens: list[object] = []
-        """PUBACKs to send when `_writes` are on disk."""
-        self._transport = transport
-        self._tails: dict[str, str] = {}
-        self._loops: dict[str, Container | None] = {}
-        """By id, what crashes again and again: as it was seen, until its event is told, then None."""
         self._converged: tuple[bool, object] = (False, None)
         self._changed = True
         self._state: State | None = None
         self._stop_at: float | None = None
         self._hurried = False
-        self.store_status = "ok"
         self.finished = False
-        self.host = HostWatch(host, clock, self.tell)
         self.link = Link(transport, store, options.topics, clock, inbox.put)
+        self.journal = Journal(store, transport, self.link, clock, self.state_changed)
+        self.host = HostWatch(host, clock, self.journal.tell)
+        self.tails = Tails(engine, workers, inbox.put)
         self.reconciler = Reconciler(
             engine=engine,
             workers=workers,
             clock=clock,
             put=inbox.put,
             stopping=self.stopping,
-            keep=lambda attempt: self._write(lambda tx: tx.put_attempt(attempt)),
-            forget=lambda app, subject: self._write(lambda tx: tx.drop_attempt(app, subject)),
+            keep=lambda attempt: self.journal.write(lambda tx: tx.put_attempt(attempt)),
+            forget=lambda app, subject: self.journal.write(lambda tx: tx.drop_attempt(app, subject)),
         )
         self.rollout = Rollout({}, {})
         self.releases = Releases(clock, options.naming, self.rollout.apps)
-        self._overtaken: set[str] = set()
-        """Apps whose fresh plan is for what is no longer to run."""
+        self.progress = Progress(self)
         self.floors: dict[str, Floor] = {}
         self.intake = Intake(self)
 
@@ -176,9 +159,9 @@ class Agent:
         self.floors = dict(memory.floors)
         self.reconciler.rows = {(attempt.app, attempt.subject): attempt for attempt in memory.attempts}
         if memory.recovered:
-            self.store_status = memory.recovered
+            self.journal.status = memory.recovered
             log.error("store recovered", how=memory.recovered)
-            self.tell(Happening("store_recovered", {"message": memory.recovered}))
+            self.journal.tell(Happening("store_recovered", {"message": memory.recovered}))
         self.releases = Releases(self.clock, self.options.naming, self.rollout.apps, dict(memory.bad))
         self.want(self._wanted_of_memory())
         self.reconciler.settled = self._settled()
@@ -199,7 +182,7 @@ class Agent:
         except Refused as refused:
             # Accepted by another version of the agent: what runs is left alone until a target comes that is understood.
             log.warning("stored target not understood", code=refused.code, why=refused.message)
-            self.store_status = f"the stored target is not understood: {refused.message}"
+            self.journal.status = f"the stored target is not understood: {refused.message}"
             return Wanted()
 
     def run(self) -> None:
@@ -222,12 +205,11 @@ class Agent:
             self.host.next_due(),
             self.intake.settle_at,
             self.link.confirmed_due(),
+            self.journal.due(),
             self._stop_at,
         ]
-        if self._writes or self._chores:
-            times.append(self._write_at)
         if self._changed or self.intake.unstored:
-            times.append(max(self.link.state_due(), self._write_at if self.intake.unstored else 0.0))
+            times.append(max(self.link.state_due(), self.journal.next_try if self.intake.unstored else 0.0))
         return min((time for time in times if time is not None), default=None)
 
     # One event.
@@ -242,7 +224,7 @@ class Agent:
                 self.intake.disconnected()
                 self.link.disconnected(event)
                 if event.code == "duplicate_identity":
-                    self.tell(Happening("duplicate_identity", {"message": event.message}))
+                    self.journal.tell(Happening("duplicate_identity", {"message": event.message}))
             case Received():
                 self.intake.received(event)
             case Published():
@@ -260,7 +242,10 @@ class Agent:
                 self.reconciler.pull_ended(event)
                 self._changed = True
             case TailRead():
-                self._tail_read(event)
+                happening = self.tails.heard(event)
+                self._changed = True
+                if happening:
+                    self.journal.tell(happening)
             case Request():
                 event.reply(answer(self, event.verb, event.args))
             case StopRequested():
@@ -278,8 +263,8 @@ class Agent:
         self.reconciler.tick()
         if self.host.tick() and self.link.host_is_news(self.host.figures):
             self._changed = True
-        self._delete_confirmed(writing=bool(self._writes))
-        self.flush()
+        self.journal.delete_confirmed()
+        self.journal.flush()
         self.link.pump()
         if self._changed:
             self._state = self.state()
@@ -300,110 +285,15 @@ class Agent:
         self._raise_floors(observed)
         self.releases.observe(observed)
         for app in planned:
-            self._tell_progress(app, observed)
+            self.progress.planned(app, observed)
         self.reconciler.settled = self._settled()
-        self.reconciler.act([app for app in planned if app not in self._overtaken])
-        self._overtaken.clear()
-        self._end_targets()
-        self._read_tails(observed)
+        self.reconciler.act([app for app in planned if app not in self.progress.overtaken])
+        self.progress.overtaken.clear()
+        self.progress.end_targets()
+        self.tails.read(observed)
         wait_s = self.releases.next_wait_s()
         if wait_s is not None:
             self.reconciler.wake(wait_s)
-
-    def _tell_progress(self, app: str, observed: Observed) -> None:
-        plan = self.reconciler.plans.get(app)
-        wanted = self.reconciler.running.get(app)
-        if plan is None:
-            return
-        if wanted and app in self.reconciler.held:
-            self._tell_all(self.rollout.held(app, "release_failed"))
-            return
-        verdict = self._judge(wanted, observed, plan) if wanted else None
-        if isinstance(verdict, Failed):
-            return
-        if wanted is None:
-            going = any(container.app == app for container in observed.containers)
-            gone = only_leftovers(plan, None) and not going
-            self._tell_all(self._gone(app) if gone else self.rollout.begun(app))
-        elif isinstance(verdict, Passed) and settled(wanted, observed, plan):
-            self._settle(wanted, observed)
-        else:
-            self._tell_unsettled(wanted, observed, plan)
-
-    def _judge(self, wanted: WantedApp, observed: Observed, plan: Plan) -> Verdict:
-        """The gate of its release; a failure, or a pass that lets more be done, is acted on with the next look."""
-        verdict = self.releases.judge(wanted, observed, plan, self.reconciler.attempts())
-        if isinstance(verdict, Failed):
-            bad = self.releases.failed(wanted, verdict)
-            self._write(lambda tx: tx.put_bad(bad))
-            self._tell_all(self.rollout.failed(wanted.name, bad))
-            self._overtaken.add(wanted.name)
-            self.want(self.reconciler.wanted)
-        elif isinstance(verdict, Passed) and wanted.name in self.reconciler.gated:
-            self.reconciler.gated -= {wanted.name}
-            self.reconciler.wake()
-        return verdict
-
-    def _settle(self, wanted: WantedApp, observed: Observed) -> None:
-        """What is to run does, and has proved good."""
-        published = self.reconciler.wanted.apps[wanted.name]
-        bad = self.releases.rolled_back(published)
-        if bad:
-            acks, changed = self.rollout.rolled_back(wanted.name, bad, self.rollout.apps[wanted.name])
-            self._tell_all(acks)
-            self._write_targets(changed)
-            return
-        self._arrived(wanted.name)
-        record = self.rollout.settled(wanted, specs(wanted, observed))
-        if record:
-            self._write(lambda tx: tx.put_app(record))
-
-    def _tell_unsettled(self, wanted: WantedApp, observed: Observed, plan: Plan) -> None:
-        if self.rollout.is_repair(wanted.name, wanted.digest):
-            for step in plan.steps:
-                if not step.until:
-                    log.warning("drift", app=wanted.name, subject=step.subject, why=step.cause)
-                    self.tell(drift(wanted.name, step.subject, step.cause))
-                    break
-        if plan.steps or plan.blocked:
-            self._tell_all(self.rollout.begun(wanted.name))
-        report = report_app(wanted, observed, self.activity(plan), None)
-        self._tell_all(self.rollout.failing(wanted.name, report))
-
-    def _gone(self, app: str) -> list[Ack]:
-        self._arrived(app)
-        if app in self.rollout.apps:
-            del self.rollout.apps[app]
-            self._write(lambda tx: tx.drop_app(app))
-        if self.releases.bad.pop(app, None):
-            self._write(lambda tx: tx.drop_bad(app))
-        self.releases.forget_gate(app)
-        return []
-
-    def _arrived(self, app: str) -> None:
-        acks, changed = self.rollout.arrived(app)
-        self._tell_all(acks)
-        self._write_targets(changed)
-
-    def _write_targets(self, changed: list[AcceptedTarget]) -> None:
-        for accepted in changed:
-            self._write(lambda tx, accepted=accepted: tx.put_target(accepted))  # type: ignore[misc]
-
-    def _end_targets(self) -> None:
-        observed = self.reconciler.observed
-        there = own_apps(observed) if observed else set()
-        for scope in SCOPES:
-            accepted = self.rollout.targets.get(scope)
-            for app in accepted.awaited if accepted else ():
-                if app not in there and app not in self.reconciler.wanted.apps:
-                    self._gone(app)
-        acks, changed = self.rollout.ended({bad.revision for bad in self.releases.bad.values()})
-        if not changed:
-            return
-        self._tell_all(acks)
-        self._write_targets(changed)
-        self._chores.append(lambda: self.store.remember_good(self.rollout.applied))
-        self.flush()
 
     def _raise_floors(self, observed: Observed) -> None:
         """The labels of what runs are a lower bound, should database and sidecar both be lost."""
@@ -414,146 +304,14 @@ class Agent:
             scope, version = told
             if scope not in self.floors or self.floors[scope].version < version:
                 floor = self.floors[scope] = Floor(version)
-                self._chores.append(lambda scope=scope, floor=floor: self.store.raise_floor(scope, floor))  # type: ignore[misc]
+                self.journal.chore(lambda scope=scope, floor=floor: self.store.raise_floor(scope, floor))  # type: ignore[misc]
                 self.reconciler.unknown = unknown_scopes(self.floors, self.rollout.targets)
 
     def _settled(self) -> dict[str, Mapping[str, str]]:
         return {name: record.specs for name, record in self.rollout.apps.items()}
 
-    def _read_tails(self, observed: Observed) -> None:
-        """The last lines of what crashes: once for each spell, not once for each crash."""
-        for container in observed.containers:
-            troubled = (
-                container.status is Status.RESTARTING
-                or container.health is Health.UNHEALTHY
-                or (container.status is Status.EXITED and container.exit_code)
-            )
-            if not troubled:
-                if container.status is Status.RUNNING and container.restarts == 0:
-                    self._tails.pop(container.id, None)
-                    self._loops.pop(container.id, None)
-            elif container.id not in self._tails or self._begins_to_loop(container):
-                self._tails.setdefault(container.id, "")
-                if self._begins_to_loop(container):
-                    self._loops[container.id] = container
-                self._workers.submit(CALL, lambda id_=container.id: self._read_tail(id_))  # type: ignore[misc]
-        for gone in self._tails.keys() - {c.id for c in observed.containers}:
-            del self._tails[gone]
-            self._loops.pop(gone, None)
-
-    def _begins_to_loop(self, container: Container) -> bool:
-        return container.status is Status.RESTARTING and container.id not in self._loops
-
-    def _read_tail(self, container_id: str) -> None:
-        try:
-            text = self._engine.tail(container_id, TAIL_LINES)
-        except Exception as error:  # noqa: BLE001 - for people only: what cannot be read is said
-            text = f"(not readable: {error})"
-        self._inbox.put(TailRead(container_id, text))
-
-    def _tail_read(self, event: TailRead) -> None:
-        if event.container_id not in self._tails:
-            return
-        self._tails[event.container_id] = event.text
-        self._changed = True
-        # As it was when it was seen restarting: by now it may run again, until its next crash.
-        container = self._loops.get(event.container_id)
-        if container is not None:
-            self._loops[event.container_id] = None
-            self.tell(
-                Happening(
-                    "crash_loop",
-                    {
-                        "app": container.app,
-                        "service": container.service,
-                        "container": container.name,
-                        "exit_code": container.exit_code,
-                        "restarts": container.restarts,
-                        "log": event.text,
-                    },
-                )
-            )
-
-    # Telling.
-
-    def tell(self, happening: Happening) -> None:
-        """Queue an event."""
-        at, session = self.clock.now(), self.link.session or 0
-        device = self.options.identity.device
-        self._write(lambda tx: tx.queue("event", lambda seq: encode_event(happening, Head(device, session, seq, at))))
-
-    def tell_ack(self, ack: Ack) -> None:
-        log.info("ack", **{k: str(v) for k, v in _words(ack).items()})
-        self._write(self.queue_ack(ack))
-
-    def queue_ack(self, ack: Ack) -> Callable[[Transaction], None]:
-        at, session = self.clock.now(), self.link.session or 0
-        device = self.options.identity.device
-        return lambda tx: tx.queue(
-            "ack", lambda seq: encode_ack(ack, Head(device, session, seq, at)), terminal=ack.terminal
-        )
-
-    def _tell_all(self, acks: list[Ack]) -> None:
-        for ack in acks:
-            self.tell_ack(ack)
-
-    def _write(self, write: Callable[[Transaction], None]) -> None:
-        self._writes.append(write)
-
-    def acknowledge(self, token: object) -> None:
-        """PUBACK a message as soon as what it led to is on disk."""
-        self._tokens.append(token)
-
-    def _delete_confirmed(self, *, writing: bool) -> None:
-        for row in self.link.confirmed(writing=writing):
-            self._write(lambda tx, row=row: tx.unqueue(row))  # type: ignore[misc]
-
-    def flush(self) -> None:
-        """Everything that has come together, in one transaction."""
-        if (self._writes or self._chores) and self.may_write:
-            try:
-                if self._writes:
-                    self.commit()
-                while self._chores:
-                    self._chores[0]()
-                    del self._chores[0]
-                self.store_ok()
-            except StoreFull as full:
-                self.store_full(full)
-        if not self._writes:
-            tokens, self._tokens = self._tokens, []
-            for token in tokens:
-                self._transport.acknowledge(token)
-
-    def commit(self, *more: Callable[[Transaction], None]) -> None:
-        """What has come together, and then `more`, in one transaction: nothing that came first is written after it.
-
-        Raises `StoreFull`; then what has come together is still to be written, and `more` is the caller's.
-        """
-        with self.store.transaction() as tx:
-            for write in (*self._writes, *more):
-                write(tx)
-        self._writes.clear()
-        self.store_ok()
-
     def state_changed(self) -> None:
         self._changed = True
-
-    def store_full(self, full: StoreFull) -> None:
-        if self.store_status != "full":
-            log.error("store full", why=str(full), next=f"tried again in {FULL_S:g} s; what runs runs on")
-        self.store_status = "full"
-        self._write_at = self.clock.monotonic() + FULL_S
-        self._changed = True
-
-    def store_ok(self) -> None:
-        if self.store_status == "full":
-            self.store_status = "ok"
-            self._changed = True
-
-    @property
-    def may_write(self) -> bool:
-        return self.clock.monotonic() >= self._write_at
 
     # The whole truth.
 
@@ -598,7 +356,7 @@ class Agent:
             since=self._converged[1],  # type: ignore[arg-type]
             apps=dict(sorted(apps.items())),
             orphan_volumes=orphan_volumes(reconciler.wanted.apps, observed) if reconciler.wanted.targets else (),
-            store=self.store_status,
+            store=self.journal.status,
             engine="away" if reconciler.away else "ok",
         )
 
@@ -608,7 +366,7 @@ class Agent:
         flying = frozenset(run.flying) if run else frozenset[str]()
         gated, held = plan.app in self.reconciler.gated, plan.app in self.reconciler.held
         bad = self._failed_release(plan.app)
-        return Activity(plan, self.reconciler.attempts(), flying, self._tails, gated, held, bad)
+        return Activity(plan, self.reconciler.attempts(), flying, self.tails.texts, gated, held, bad)
 
     def _failed_release(self, app: str) -> BadRelease | None:
         wanted = self.reconciler.wanted.apps.get(app)
@@ -634,8 +392,8 @@ class Agent:
 
     def _finish(self) -> None:
         self.stopping.set()
-        self._delete_confirmed(writing=True)
-        self.flush()
+        self.journal.delete_confirmed(now=True)
+        self.journal.flush()
         self.link.stop(FAREWELL_S)
         self.store.close()
         self.finished = True
@@ -645,8 +403,3 @@ def _previous(record: AppRecord | None, wanted: WantedApp) -> str | None:
     if record is None:
         return None
     return record.release if record.release != wanted.release else record.previous
-
-
-def _words(ack: Ack) -> dict[str, object]:
-    fields = ("verdict", "scope", "version", "release", "app", "service", "code", "message", "attempt")
-    return {name: value for name in fields if (value := getattr(ack, name)) is not None}

@@ -147,7 +147,7 @@ def _document(args: Mapping[str, Json]) -> bytes:
 def _backup(agent: "Agent", args: Mapping[str, Json]) -> Json:
     """To a file that the agent can write, or, without one, as base64 in the answer."""
     _no_more(args, "file")
-    agent.flush()
+    agent.journal.flush()
     file = args.get("file")
     if isinstance(file, str):
         agent.store.backup(Path(file))
@@ -165,7 +165,7 @@ def _restore(agent: "Agent", args: Mapping[str, Json]) -> Json:
         content = base64.b64decode(str(args.get("content", "")), validate=True)
     except binascii.Error:
         raise Refused("malformed", "the argument content is base64") from None
-    agent.flush()
+    agent.journal.flush()
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, "backup.sqlite")
         copy.write_bytes(content)

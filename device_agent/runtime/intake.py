@@ -74,7 +74,7 @@ class Intake:
         scope = self.agent.options.topics.scope_of(message.topic)
         if scope is None:
             log.warning("message on a topic that was not subscribed to", topic=message.topic)
-            self.agent.acknowledge(message.token)
+            self.agent.journal.acknowledge(message.token)
             return
         self._arrived.append(message)
         self._answered.add(scope)
@@ -88,7 +88,7 @@ class Intake:
         if self._arrived:
             arrived, self._arrived = self._arrived, []
             self._judge(arrived)
-        if self.unstored and self.agent.may_write:
+        if self.unstored and self.agent.journal.may_write:
             again, self.unstored = self.unstored, []
             for opened in again:
                 self._decide(opened)
@@ -122,8 +122,8 @@ class Intake:
     def _open(self, message: Received) -> _Opened | None:
         scope = self.agent.options.topics.scope_of(message.topic) or FLEET
         if not message.payload:
-            self.agent.tell(Happening("target_cleared", {"scope": scope, "message": "nothing changes"}))
-            self.agent.acknowledge(message.token)
+            self.agent.journal.tell(Happening("target_cleared", {"scope": scope, "message": "nothing changes"}))
+            self.agent.journal.acknowledge(message.token)
             return None
         body: Json = None
         try:
@@ -183,7 +183,7 @@ class Intake:
         try:
             self._accept(wanted, *opened)
         except StoreFull as full:
-            self.agent.store_full(full)
+            self.agent.journal.full(full)
             self.unstored.extend(opened)
 
     def _judge_again(self, scope: str) -> None:
@@ -248,10 +248,10 @@ class Intake:
             writes.append(_put(new))
             unfinished = agent.rollout.unfinished(each.scope)
             if unfinished:
-                writes.append(agent.queue_ack(transition(unfinished.target, "superseded")))
+                writes.append(agent.journal.queue_ack(transition(unfinished.target, "superseded")))
             warnings = (*wanted.warnings, *ignored_keys(each.body))[:MOST_ERRORS]
-            writes.append(agent.queue_ack(transition(each.target, "accepted", warnings=warnings)))
-        agent.commit(*writes)
+            writes.append(agent.journal.queue_ack(transition(each.target, "accepted", warnings=warnings)))
+        agent.journal.commit(*writes)
         for new in accepted:
             target = new.target
             log.info(
@@ -290,7 +290,7 @@ class Intake:
     def _refuse(self, ack: Ack, refused: Refused, scope: str, token: object) -> None:
         current = self.agent.rollout.targets.get(scope)
         have = Have(current.target.version, current.target.digest) if current else None
-        self.agent.tell_ack(
+        self.agent.journal.tell_ack(
             Ack(
                 "rejected",
                 scope,
@@ -305,12 +305,12 @@ class Intake:
         )
         if refused.code == "fork":
             fields = {"scope": scope, "revision": str(ack.version), "digest": ack.digest, "message": refused.message}
-            self.agent.tell(Happening("target_fork", fields))
+            self.agent.journal.tell(Happening("target_fork", fields))
         self._acknowledge(token)
 
     def _acknowledge(self, token: object) -> None:
         if token is not None:
-            self.agent.acknowledge(token)
+            self.agent.journal.acknowledge(token)
 
 
 def _other(scope: str) -> str:

@@ -1,0 +1,126 @@
+"""From plans to what is told of them: an app begins, fails, proves good, is gone; a target ends."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import structlog
+
+from device_agent.core.gate import Failed, Passed, Verdict
+from device_agent.core.intake import own_apps
+from device_agent.core.status import only_leftovers, report_app, settled, specs
+from device_agent.core.wanted import WantedApp
+from device_agent.model.memory import AcceptedTarget
+from device_agent.model.observed import Observed
+from device_agent.model.report import Ack
+from device_agent.model.steps import Plan
+from device_agent.model.target import SCOPES
+from device_agent.runtime.rollout import drift
+
+if TYPE_CHECKING:
+    from device_agent.runtime.agent import Agent
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Progress:
+    agent: "Agent"
+    overtaken: set[str] = field(default_factory=set)
+    """Apps whose fresh plan is for what is no longer to run."""
+
+    def planned(self, app: str, observed: Observed) -> None:
+        """Tell of an app what its fresh plan says."""
+        plan = self.agent.reconciler.plans.get(app)
+        wanted = self.agent.reconciler.running.get(app)
+        if plan is None:
+            return
+        if wanted and app in self.agent.reconciler.held:
+            self.agent.journal.tell_all(self.agent.rollout.held(app, "release_failed"))
+            return
+        verdict = self._judge(wanted, observed, plan) if wanted else None
+        if isinstance(verdict, Failed):
+            return
+        if wanted is None:
+            going = any(container.app == app for container in observed.containers)
+            gone = only_leftovers(plan, None) and not going
+            self.agent.journal.tell_all(self._gone(app) if gone else self.agent.rollout.begun(app))
+        elif isinstance(verdict, Passed) and settled(wanted, observed, plan):
+            self._settle(wanted, observed)
+        else:
+            self._tell_unsettled(wanted, observed, plan)
+
+    def _judge(self, wanted: WantedApp, observed: Observed, plan: Plan) -> Verdict:
+        """The gate of its release; a failure, or a pass that lets more be done, is acted on with the next look."""
+        verdict = self.agent.releases.judge(wanted, observed, plan, self.agent.reconciler.attempts())
+        if isinstance(verdict, Failed):
+            bad = self.agent.releases.failed(wanted, verdict)
+            self.agent.journal.write(lambda tx: tx.put_bad(bad))
+            self.agent.journal.tell_all(self.agent.rollout.failed(wanted.name, bad))
+            self.overtaken.add(wanted.name)
+            self.agent.want(self.agent.reconciler.wanted)
+        elif isinstance(verdict, Passed) and wanted.name in self.agent.reconciler.gated:
+            self.agent.reconciler.gated -= {wanted.name}
+            self.agent.reconciler.wake()
+        return verdict
+
+    def _settle(self, wanted: WantedApp, observed: Observed) -> None:
+        """What is to run does, and has proved good."""
+        published = self.agent.reconciler.wanted.apps[wanted.name]
+        bad = self.agent.releases.rolled_back(published)
+        if bad:
+            acks, changed = self.agent.rollout.rolled_back(wanted.name, bad, self.agent.rollout.apps[wanted.name])
+            self.agent.journal.tell_all(acks)
+            self._write_targets(changed)
+            return
+        self._arrived(wanted.name)
+        record = self.agent.rollout.settled(wanted, specs(wanted, observed))
+        if record:
+            self.agent.journal.write(lambda tx: tx.put_app(record))
+
+    def _tell_unsettled(self, wanted: WantedApp, observed: Observed, plan: Plan) -> None:
+        if self.agent.rollout.is_repair(wanted.name, wanted.digest):
+            for step in plan.steps:
+                if not step.until:
+                    log.warning("drift", app=wanted.name, subject=step.subject, why=step.cause)
+                    self.agent.journal.tell(drift(wanted.name, step.subject, step.cause))
+                    break
+        if plan.steps or plan.blocked:
+            self.agent.journal.tell_all(self.agent.rollout.begun(wanted.name))
+        report = report_app(wanted, observed, self.agent.activity(plan), None)
+        self.agent.journal.tell_all(self.agent.rollout.failing(wanted.name, report))
+
+    def _gone(self, app: str) -> list[Ack]:
+        self._arrived(app)
+        if app in self.agent.rollout.apps:
+            del self.agent.rollout.apps[app]
+            self.agent.journal.write(lambda tx: tx.drop_app(app))
+        if self.agent.releases.bad.pop(app, None):
+            self.agent.journal.write(lambda tx: tx.drop_bad(app))
+        self.agent.releases.forget_gate(app)
+        return []
+
+    def _arrived(self, app: str) -> None:
+        acks, changed = self.agent.rollout.arrived(app)
+        self.agent.journal.tell_all(acks)
+        self._write_targets(changed)
+
+    def _write_targets(self, changed: list[AcceptedTarget]) -> None:
+        for accepted in changed:
+            self.agent.journal.write(lambda tx, accepted=accepted: tx.put_target(accepted))  # type: ignore[misc]
+
+    def end_targets(self) -> None:
+        """Targets of which nothing is awaited any more have ended."""
+        observed = self.agent.reconciler.observed
+        there = own_apps(observed) if observed else set()
+        for scope in SCOPES:
+            accepted = self.agent.rollout.targets.get(scope)
+            for app in accepted.awaited if accepted else ():
+                if app not in there and app not in self.agent.reconciler.wanted.apps:
+                    self._gone(app)
+        acks, changed = self.agent.rollout.ended({bad.revision for bad in self.agent.releases.bad.values()})
+        if not changed:
+            return
+        self.agent.journal.tell_all(acks)
+        self._write_targets(changed)
+        self.agent.journal.chore(lambda: self.agent.store.remember_good(self.agent.rollout.applied))
+        self.agent.journal.flush()
