@@ -176,6 +176,8 @@ class Connection:
     def close(self) -> None:
         self._client.disconnect()
         self._client.loop_stop()
+        # paho leaves the pair of sockets that wakes its thread to the garbage collector.
+        self._client._reset_sockets()  # noqa: SLF001
 
     def publish(self, topic: str, payload: bytes, *, wait_s: float | None = None) -> None:
         """Publish retained with QoS 1; with `wait_s`, wait for the broker's word. Raises `Denied`, `Unreachable`."""

@@ -72,6 +72,8 @@ class PlainDevice:
         self.client.publish(self.topics.session, farewell, qos=1, retain=True).wait_for_publish(5)
         self.client.disconnect()
         self.client.loop_stop()
+        # paho leaves the pair of sockets that wakes its thread to the garbage collector.
+        self.client._reset_sockets()
 
     def vanish(self) -> None:
         """The connection ends without a word: the broker publishes the Will."""
@@ -79,6 +81,8 @@ class PlainDevice:
         self.client._sock_close()
         self.client.disconnect()
         self.client.loop_stop()
+        # paho leaves the pair of sockets that wakes its thread to the garbage collector.
+        self.client._reset_sockets()
 
     @property
     def have(self) -> dict[str, Have | None]:
