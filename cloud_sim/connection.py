@@ -151,6 +151,8 @@ class Connection:
         self._v5 = broker.version == "5"
         self._denied: dict[int, str] = {}
         self._limit = 0
+        self._refused = False
+        """The broker's answer to the last CONNECT was no."""
         protocol = mqtt.MQTTv5 if self._v5 else mqtt.MQTTv311
         client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=protocol)
         client.on_connect = self._on_connect
@@ -207,7 +209,8 @@ class Connection:
         code: ReasonCode,
         properties: Properties | None,
     ) -> None:
-        if code.is_failure:
+        self._refused = code.is_failure
+        if self._refused:
             self.happened.put(Down(f"the broker {self.broker} refused the connection: {code}", denied=True))
             return
         self._limit = getattr(properties, "MaximumPacketSize", 0) or 0
@@ -237,6 +240,9 @@ class Connection:
         code: ReasonCode,
         _properties: Properties | None,
     ) -> None:
+        if self._refused:
+            # Told already, and better.
+            return
         # 128, "Unspecified error", is paho's word for a connection that just ended.
         why = f": {code}" if code.value != UNSPECIFIED else ""
         self.happened.put(Down(f"the connection to the broker {self.broker} was lost{why}"))
