@@ -9,8 +9,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from device_agent.core.draft import image_subject, previous_subject
 from device_agent.core.matching import match_services
-from device_agent.core.planner import image_subject, previous_subject
 from device_agent.core.status import Activity, label_revision
 from device_agent.core.wanted import WantedApp, WantedService
 from device_agent.model.observed import Observed

@@ -11,10 +11,20 @@ Rules (their numbers are those of docs/reconciling.md):
  6. A step that failed is planned again, held until its next try; what needs it waits with it.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from device_agent.core.backoff import Attempts
+from device_agent.core.draft import (
+    GRACE_S,
+    NONE,
+    Draft,
+    Ids,
+    image_subject,
+    previous_subject,
+    remove_containers,
+    remove_networks,
+)
 from device_agent.core.matching import Match, good, match_services
 from device_agent.core.wanted import WantedApp, WantedNetwork, WantedService
 from device_agent.model.compose import Dependency
@@ -34,22 +44,6 @@ from device_agent.model.steps import (
     Upload,
 )
 
-GRACE_S = 10.0
-"""Of a container whose service is no longer known. Compose's default."""
-
-Ids = frozenset[str]
-_NONE: Ids = frozenset()
-
-
-def image_subject(image: str) -> str:
-    """Attempts at an image belong to no app: equal images are pulled once."""
-    return f"image {image}"
-
-
-def previous_subject(service: str) -> str:
-    """Attempts at what a service is replacing, apart from those at its replacement."""
-    return f"previous {service}"
-
 
 def plan_app(
     wanted: WantedApp, observed: Observed, attempts: Attempts, settled: Mapping[str, str], *, gated: bool = False
@@ -59,110 +53,18 @@ def plan_app(
     `settled` is service → spec as the app last settled: what tells a repair from a release. `gated`: its release has
     not passed its gate, so that what it replaces is kept.
     """
-    planning = _Planning(wanted, observed, settled, _Steps(wanted.name, attempts), gated)
+    planning = _Planning(wanted, observed, settled, Draft(wanted.name, attempts), gated)
     return planning.plan()
 
 
 def plan_removal(app: str, observed: Observed, attempts: Attempts) -> Plan:
     """The steps that remove an app: its containers, dependents first, then its networks. Its volumes stay."""
-    steps = _Steps(app, attempts)
+    steps = Draft(app, attempts)
     cause = "the app is no longer in the target"
     containers = [c for c in observed.containers if c.app == app and c.status is not Status.REMOVING]
-    _remove_containers(steps, containers, cause, _NONE)
-    _remove_networks(steps, [n for n in observed.networks if n.app == app], observed.containers)
+    remove_containers(steps, containers, cause, NONE)
+    remove_networks(steps, [n for n in observed.networks if n.app == app], observed.containers)
     return Plan(app, steps.in_order())
-
-
-class _Steps:
-    """The plan in the making: one step for each engine call, the first one counts. Applies rule 6."""
-
-    def __init__(self, app: str, attempts: Attempts) -> None:
-        self.app = app
-        self._attempts = attempts
-        self._steps: dict[str, Step] = {}
-        self._held: set[str] = set()
-
-    def __iter__(self) -> Iterator[Step]:
-        return iter(self._steps.values())
-
-    def __contains__(self, id_: str) -> bool:
-        return id_ in self._steps
-
-    def __getitem__(self, id_: str) -> Step:
-        return self._steps[id_]
-
-    def in_order(self) -> tuple[Step, ...]:
-        """Each after those it waits for."""
-        position = {id_: number for number, id_ in enumerate(self._steps)}
-        visited: set[str] = set()
-        placed: list[Step] = []
-
-        def place(step: Step) -> None:
-            if step.id not in visited:
-                visited.add(step.id)
-                for earlier in sorted(step.after, key=position.__getitem__):
-                    place(self._steps[earlier])
-                placed.append(step)
-
-        for step in self._steps.values():
-            place(step)
-        return tuple(placed)
-
-    def waiting(self, subject: str, spec: str, app: str | None = None) -> str:
-        """Until when a failed subject waits, in words; empty when it may be tried now."""
-        attempt = self._attempts.waiting(self.app if app is None else app, subject, spec)
-        return f"it is {attempt.next_at:%H:%M:%S} ({attempt.code}, attempt {attempt.count})" if attempt else ""
-
-    def add(self, step: Step) -> Ids:
-        """Returns its id, for others to wait for."""
-        if step.id not in self._steps:
-            if not step.until:
-                app = "" if isinstance(step.action, Pull) else None
-                step = replace(step, until=self.waiting(step.subject, step.spec, app))
-            self._steps[step.id] = step
-            if step.until or isinstance(step.action, Pull) or step.after & self._held:
-                self._held.add(step.id)
-        return frozenset({step.id})
-
-    def held(self, ids: Ids) -> bool:
-        """Whether one of these steps, or what it waits for, takes long: a pull, or something to be observed first."""
-        return bool(ids & self._held)
-
-    def of(self, kind: type, subject: str) -> Ids:
-        return frozenset(s.id for s in self._steps.values() if isinstance(s.action, kind) and s.subject == subject)
-
-    def replace(self, step: Step) -> None:
-        self._steps[step.id] = step
-        if step.until:
-            self._held.add(step.id)
-
-
-def _remove_containers(steps: _Steps, containers: Iterable[Container], cause: str, after: Ids) -> None:
-    """Stop and remove: those first on which nothing else depends."""
-    up = {c.service: c for c in containers if c.up}
-
-    def stop(container: Container, path: tuple[str, ...]) -> Ids:
-        before = after
-        for other in up.values():
-            if container.service in other.depends_on and other.service not in path:
-                before |= stop(other, (*path, other.service))
-        action = Stop(container.name, container.id, GRACE_S)
-        return steps.add(Step(action, container.service, container.id, cause, before))
-
-    for container in sorted(containers, key=lambda c: (c.service, c.id)):
-        before = stop(container, (container.service,)) if container.up else after
-        steps.add(Step(Remove(container.name, container.id), container.service, container.id, cause, before))
-
-
-def _remove_networks(steps: _Steps, networks: Iterable[Network], containers: Iterable[Container]) -> None:
-    """Those whose every user is being removed in this plan."""
-    removed = {s.action.id: s.id for s in steps if isinstance(s.action, Remove) and not s.until}
-    for network in sorted(networks, key=lambda n: n.name):
-        users = [c for c in containers if network.name in c.networks]
-        if all(user.id in removed for user in users):
-            after = frozenset(removed[user.id] for user in users)
-            action = RemoveNetwork(network.name, network.id)
-            steps.add(Step(action, f"network {network.key}", network.id, "nothing uses it any more", after))
 
 
 @dataclass(slots=True)
@@ -172,11 +74,11 @@ class _Planning:
     wanted: WantedApp
     observed: Observed
     settled: Mapping[str, str]
-    steps: _Steps
+    steps: Draft
     gated: bool
     blocked: dict[str, Blocked] = field(default_factory=dict)
     matches: dict[str, Match] = field(default_factory=dict)
-    images: Ids = _NONE
+    images: Ids = NONE
     """The pulls of this release."""
     ready: dict[str, Ids] = field(default_factory=dict)
     """`network KEY`, `volume KEY` → the step that makes it."""
@@ -192,13 +94,13 @@ class _Planning:
             self._network(network)
         self._volumes()
         gone = [c for c in self._containers() if c.service not in self.wanted.services]
-        _remove_containers(self.steps, gone, "the service is no longer in the target", self.images)
+        remove_containers(self.steps, gone, "the service is no longer in the target", self.images)
         for name, service in self.wanted.services.items():
             self._service(service, self.matches[name])
         self._free_ports_first()
         names = {network.name for network in self.wanted.networks.values()}
         unused = [n for n in self.observed.networks if n.app == self.wanted.name and n.name not in names]
-        _remove_networks(self.steps, unused, self.observed.containers)
+        remove_networks(self.steps, unused, self.observed.containers)
         return Plan(self.wanted.name, self.steps.in_order(), tuple(self.blocked.values()))
 
     def _containers(self) -> list[Container]:
@@ -220,18 +122,18 @@ class _Planning:
         own = next((n for n in there if n.app == self.wanted.name), None)
         if network.external:
             if there:
-                self._attach(network, there[0].id, _NONE)
+                self._attach(network, there[0].id, NONE)
             else:
                 self._block(
                     subject, "network_missing", f"the external network {network.name} does not exist: create it"
                 )
         elif own and own.spec == network.spec:
-            self._attach(network, own.id, _NONE)
+            self._attach(network, own.id, NONE)
         elif own and self.steps.waiting(subject, network.spec):
             # It could not be replaced: it is used as it is until the next try, which this held step tells.
             action = RemoveNetwork(network.name, own.id)
             self.steps.add(Step(action, subject, network.spec, f"the definition of network {network.name} changed"))
-            self._attach(network, own.id, _NONE)
+            self._attach(network, own.id, NONE)
         elif own:
             self._replace_network(network, own, subject)
         elif there:
@@ -259,7 +161,7 @@ class _Planning:
                 leave = Disconnect(match.winner.name, match.winner.id, network.name)
                 before = self.steps.add(Step(leave, name, match.winner.spec, cause, after))
             connect = Step(Connect(match.winner.name, endpoint), name, match.winner.spec, cause, before)
-            self.attached[name] = self.attached.get(name, _NONE) | self.steps.add(connect)
+            self.attached[name] = self.attached.get(name, NONE) | self.steps.add(connect)
 
     def _endpoint(self, service: str, network: WantedNetwork) -> Endpoint | None:
         return next((e for e in self.wanted.services[service].endpoints if e.network == network.name), None)
@@ -268,7 +170,7 @@ class _Planning:
         """A changed definition: its users are stopped, moved over and started again."""
         cause = f"the definition of network {network.name} changed"
         users = sorted((c for c in self._containers() if network.name in c.networks), key=lambda c: c.name)
-        gone = _NONE
+        gone = NONE
         for user in users:
             stopped = self.images
             if user.up:
@@ -290,7 +192,7 @@ class _Planning:
             connect = Step(Connect(user.name, endpoint), user.service, user.spec, cause, created, commits=user.up)
             connected = self.steps.add(connect)
             if user is match.winner:
-                self.attached[user.service] = self.attached.get(user.service, _NONE) | connected
+                self.attached[user.service] = self.attached.get(user.service, NONE) | connected
                 if user.up:
                     self.steps.add(Step(Start(user.name), user.service, user.spec, cause, connected, commits=True))
 
@@ -345,7 +247,7 @@ class _Planning:
         self.steps.add(Step(start, wanted.name, container.spec, cause, stopped, commits=True, again=True))
 
     def _remove(
-        self, wanted: WantedService, container: Container, cause: str, after: Ids = _NONE, until: str = ""
+        self, wanted: WantedService, container: Container, cause: str, after: Ids = NONE, until: str = ""
     ) -> None:
         action = Remove(container.name, container.id)
         self.steps.add(Step(action, previous_subject(wanted.name), container.id, cause, after, until))
@@ -353,7 +255,7 @@ class _Planning:
     def _retire_others(self, wanted: WantedService, match: Match, winner: Container, until: str) -> None:
         for other in match.others:
             cause = f"replaced by {winner.name}"
-            after = _NONE
+            after = NONE
             if other.up:
                 stop = Stop(other.name, other.id, self._grace_s(wanted.name))
                 beside = until if _starts_first(wanted) else ""
@@ -390,13 +292,13 @@ class _Planning:
     def _foundations(self, wanted: WantedService, match: Match) -> Ids:
         repair = match.winner is not None and match.winner.status is Status.EXITED and not match.others
         unchanged = match.spec is not None and self.settled.get(wanted.name) == match.spec
-        after = _NONE if repair or unchanged else self.images
-        return after | self._made(wanted) | self.attached.get(wanted.name, _NONE)
+        after = NONE if repair or unchanged else self.images
+        return after | self._made(wanted) | self.attached.get(wanted.name, NONE)
 
     def _made(self, wanted: WantedService) -> Ids:
         """The steps that make its networks and volumes."""
         subjects = (*(f"network {key}" for key in wanted.networks), *(f"volume {key}" for key in wanted.volumes))
-        return _NONE.union(*(self.ready.get(subject, _NONE) for subject in subjects))
+        return NONE.union(*(self.ready.get(subject, NONE) for subject in subjects))
 
     def _create(self, wanted: WantedService, match: Match, foundations: Ids, until: str) -> tuple[str, Ids]:
         create = self.wanted.create(wanted, match.image_id or "", match.shared)
@@ -406,7 +308,7 @@ class _Planning:
         dead = self.steps.of(Remove, previous_subject(wanted.name)) & {f"remove {create.name}"}
         step = Step(create, wanted.name, match.spec or "", _why_created(wanted, match), foundations | dead, until)
         created = self.steps.add(step)
-        connected = _NONE
+        connected = NONE
         for endpoint in create.endpoints[1:]:
             cause = f"it is to be on network {endpoint.network}"
             connect = Step(Connect(create.name, endpoint), wanted.name, match.spec or "", cause, created, until)
@@ -416,14 +318,14 @@ class _Planning:
     def _upload(self, wanted: WantedService, match: Match, container: str, after: Ids, until: str) -> Ids:
         """Its configs and secrets. What was started once has them: whoever starts it comes through here."""
         if not wanted.service.files or (match.winner and match.winner.status is not Status.CREATED):
-            return _NONE
+            return NONE
         action = Upload(container, wanted.service.files)
         cause = "its configs and secrets"
         return self.steps.add(Step(action, wanted.name, match.spec or "", cause, after, until))
 
     def _dependencies(self, wanted: WantedService) -> tuple[Ids, str]:
         """The starts to wait for, and in words what has to be observed first."""
-        after, unmet = _NONE, []
+        after, unmet = NONE, []
         for name, dependency in sorted(wanted.service.depends_on.items()):
             match = self.matches.get(name)
             if match is None or _satisfied(dependency, match):
@@ -466,7 +368,7 @@ class _Planning:
         """Stop what runs in its place, start it, and remove what it replaced."""
         spec = match.spec or ""
         after, until = foundations[0] | dependencies[0], foundations[1] or dependencies[1]
-        stops = _NONE
+        stops = NONE
         for other in match.others:
             if other.up and not _starts_first(wanted):
                 action = Stop(other.name, other.id, self._grace_s(wanted.name))
@@ -490,7 +392,7 @@ class _Planning:
         stopped for a start that cannot be made now, and nothing for one whose port cannot be freed now.
         """
         published = {c.id: c.published for c in self.observed.containers}
-        stops = {s.id: published.get(s.action.id, _NONE) for s in self.steps if isinstance(s.action, Stop)}
+        stops = {s.id: published.get(s.action.id, NONE) for s in self.steps if isinstance(s.action, Stop)}
         starts = {s.id: _fixed_ports(self.wanted.services[s.subject]) for s in self.steps if self._is_start(s)}
         for id_, ports in starts.items():
             start = self.steps[id_]

@@ -6,8 +6,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
 from device_agent.core.backoff import Attempts
+from device_agent.core.draft import image_subject, previous_subject
 from device_agent.core.matching import Match, good, match_services
-from device_agent.core.planner import image_subject, previous_subject
 from device_agent.core.wanted import WantedApp, WantedService
 from device_agent.model.errors import Problem
 from device_agent.model.memory import Attempt, BadRelease

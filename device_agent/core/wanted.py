@@ -5,7 +5,7 @@ defaults and without what a container does not depend on, together with its imag
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from device_agent.core.scopes import EffectiveApp
@@ -147,7 +147,8 @@ def wanted_app(effective: EffectiveApp, app: App, naming: Naming) -> WantedApp:
     networks = {key: _network(effective.name, key, app.networks[key], naming) for key in sorted(used)}
     volumes = {key: _volume(effective.name, key, definition, naming) for key, definition in sorted(app.volumes.items())}
     services = {
-        name: _service(name, app.services[name], networks, volumes) for name in in_dependency_order(app.services)
+        name: _service(name, app.services[name], networks, volumes)
+        for name in in_dependency_order({name: service.depends_on for name, service in app.services.items()})
     }
     return WantedApp(
         name=effective.name,
@@ -164,19 +165,23 @@ def wanted_app(effective: EffectiveApp, app: App, naming: Naming) -> WantedApp:
     )
 
 
-def in_dependency_order(services: Mapping[str, Service]) -> list[str]:
-    """Every service after those it depends on. The services are free of cycles (validated)."""
+def in_dependency_order(dependencies: Mapping[str, Iterable[str]]) -> list[str]:
+    """Every name after those it depends on, as far as they do not depend on each other; unknown ones are left out.
+
+    Without recursion: a target may chain as many services as fit into it.
+    """
     order: dict[str, None] = {}
-
-    def visit(name: str) -> None:
-        if name in order or name not in services:
-            return
-        for dependency in sorted(services[name].depends_on):
-            visit(dependency)
-        order[name] = None
-
-    for name in sorted(services):
-        visit(name)
+    for first in sorted(dependencies):
+        way: dict[str, None] = {first: None}
+        while way:
+            name = next(reversed(way))
+            before = (other for other in sorted(dependencies[name]) if other in dependencies)
+            missing = next((other for other in before if other not in order and other not in way), None)
+            if missing is None:
+                order[name] = None
+                del way[name]
+            else:
+                way[missing] = None
     return list(order)
 
 

@@ -19,8 +19,9 @@ from functools import partial
 import structlog
 
 from device_agent.core.backoff import CAP, CAP_S, Attempts, due
+from device_agent.core.draft import image_subject
 from device_agent.core.intake import Wanted, adopted_apps, own_apps
-from device_agent.core.planner import image_subject, plan_app, plan_removal
+from device_agent.core.planner import plan_app, plan_removal
 from device_agent.core.wanted import WantedApp
 from device_agent.model.errors import Cancelled, EngineAway, EngineError, Kind
 from device_agent.model.memory import Attempt

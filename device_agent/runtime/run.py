@@ -40,23 +40,16 @@ class Run:
 
     def _to_finish(self) -> set[str]:
         """The second halves whose first half has stopped something, with all that they still need."""
-        by_id = {step.id: step for step in self.plan.steps}
-        begun = {id_ for id_ in self.done | self.flying.keys() if id_ in by_id and isinstance(by_id[id_].action, Stop)}
-        finishing: set[str] = set()
-
-        def need(id_: str) -> None:
-            if id_ not in self.done and id_ not in finishing and id_ in by_id:
-                finishing.add(id_)
-                for earlier in by_id[id_].after:
-                    need(earlier)
-
-        def after_a_stop(step: Step, seen: set[str]) -> bool:
-            if step.after & begun:
-                return True
-            earlier = (by_id[id_] for id_ in step.after if id_ in by_id and id_ not in seen)
-            return any(after_a_stop(other, seen | {step.id}) for other in earlier)
-
+        begun = {step.id for step in self.plan.steps if isinstance(step.action, Stop) and self._has_begun(step)}
+        followers: set[str] = set()
         for step in self.plan.steps:
-            if step.commits and after_a_stop(step, set()):
-                need(step.id)
-        return finishing
+            if step.after & (begun | followers):
+                followers.add(step.id)
+        needed: set[str] = set()
+        for step in reversed(self.plan.steps):
+            if step.id in needed or (step.commits and step.id in followers):
+                needed |= {step.id, *step.after}
+        return needed - self.done
+
+    def _has_begun(self, step: Step) -> bool:
+        return step.id in self.done or step.id in self.flying

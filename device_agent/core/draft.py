@@ -1,0 +1,123 @@
+"""A plan in the making: its steps by id, their order, and what holds them; and the steps that remove things."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from device_agent.core.backoff import Attempts
+from device_agent.core.wanted import in_dependency_order
+from device_agent.model.observed import Container, Network
+from device_agent.model.steps import Pull, Remove, RemoveNetwork, Step, Stop
+
+GRACE_S = 10.0
+"""Of a container whose service is no longer known. Compose's default."""
+
+Ids = frozenset[str]
+NONE: Ids = frozenset()
+
+
+def image_subject(image: str) -> str:
+    """Attempts at an image belong to no app: equal images are pulled once."""
+    return f"image {image}"
+
+
+def previous_subject(service: str) -> str:
+    """Attempts at what a service is replacing, apart from those at its replacement."""
+    return f"previous {service}"
+
+
+class Draft:
+    """The plan in the making: one step for each engine call, the first one counts. Applies rule 6."""
+
+    def __init__(self, app: str, attempts: Attempts) -> None:
+        self.app = app
+        self._attempts = attempts
+        self._steps: dict[str, Step] = {}
+        self._held: set[str] = set()
+
+    def __iter__(self) -> Iterator[Step]:
+        return iter(self._steps.values())
+
+    def __contains__(self, id_: str) -> bool:
+        return id_ in self._steps
+
+    def __getitem__(self, id_: str) -> Step:
+        return self._steps[id_]
+
+    def in_order(self) -> tuple[Step, ...]:
+        """Each after those it waits for."""
+        # A target may chain as many services as fit into it: no recursion.
+        position = {id_: number for number, id_ in enumerate(self._steps)}
+        placed: dict[str, Step] = {}
+        for first in self._steps:
+            way = [first]
+            while way:
+                step = self._steps[way[-1]]
+                missing = step.after - placed.keys()
+                if missing:
+                    way.append(min(missing, key=position.__getitem__))
+                else:
+                    placed.setdefault(step.id, step)
+                    way.pop()
+        return tuple(placed.values())
+
+    def waiting(self, subject: str, spec: str, app: str | None = None) -> str:
+        """Until when a failed subject waits, in words; empty when it may be tried now."""
+        attempt = self._attempts.waiting(self.app if app is None else app, subject, spec)
+        return f"it is {attempt.next_at:%H:%M:%S} ({attempt.code}, attempt {attempt.count})" if attempt else ""
+
+    def add(self, step: Step) -> Ids:
+        """Returns its id, for others to wait for."""
+        if step.id not in self._steps:
+            if not step.until:
+                app = "" if isinstance(step.action, Pull) else None
+                step = replace(step, until=self.waiting(step.subject, step.spec, app))
+            self._steps[step.id] = step
+            if step.until or isinstance(step.action, Pull) or step.after & self._held:
+                self._held.add(step.id)
+        return frozenset({step.id})
+
+    def held(self, ids: Ids) -> bool:
+        """Whether one of these steps, or what it waits for, takes long: a pull, or something to be observed first."""
+        return bool(ids & self._held)
+
+    def of(self, kind: type, subject: str) -> Ids:
+        return frozenset(s.id for s in self._steps.values() if isinstance(s.action, kind) and s.subject == subject)
+
+    def replace(self, step: Step) -> None:
+        self._steps[step.id] = step
+        if step.until:
+            self._held.add(step.id)
+
+
+def remove_containers(draft: Draft, containers: Iterable[Container], cause: str, after: Ids) -> None:
+    """Stop and remove: those first on which nothing else depends."""
+    up = {c.service: c for c in containers if c.up}
+    order = in_dependency_order({name: container.depends_on for name, container in up.items()})
+    stops: dict[str, Ids] = {}
+    for name in reversed(order):
+        dependents = [stop for other, stop in stops.items() if name in up[other].depends_on]
+        stops[name] = _remove_container(draft, up[name], cause, after.union(*dependents))
+    for container in sorted(containers, key=lambda c: (c.service, c.id)):
+        if container not in up.values():
+            _remove_container(draft, container, cause, after)
+
+
+def _remove_container(draft: Draft, container: Container, cause: str, after: Ids) -> Ids:
+    """Returns the step after which it does not run."""
+    stopped = after
+    if container.up:
+        action = Stop(container.name, container.id, GRACE_S)
+        stopped = draft.add(Step(action, container.service, container.id, cause, after))
+    draft.add(Step(Remove(container.name, container.id), container.service, container.id, cause, stopped))
+    return stopped
+
+
+def remove_networks(draft: Draft, networks: Iterable[Network], containers: Iterable[Container]) -> None:
+    """Those whose every user is being removed in this plan."""
+    removed = {s.action.id: s.id for s in draft if isinstance(s.action, Remove) and not s.until}
+    for network in sorted(networks, key=lambda n: n.name):
+        users = [c for c in containers if network.name in c.networks]
+        if all(user.id in removed for user in users):
+            after = frozenset(removed[user.id] for user in users)
+            action = RemoveNetwork(network.name, network.id)
+            draft.add(Step(action, f"network {network.key}", network.id, "nothing uses it any more", after))
