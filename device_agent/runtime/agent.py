@@ -335,13 +335,15 @@ class Agent:
                 activity = self.activity(reconciler.plans.get(name, Plan(name)))
                 notes = tuple(p for p in reconciler.wanted.warnings if p.pointer.startswith(f"/apps/{name}/"))
                 apps[name] = report_app(wanted, observed, activity, _previous(record, wanted), notes)
-        for name, plan in reconciler.plans.items():
-            if name not in apps and plan.steps:
-                apps[name] = report_removal(name, observed, self.activity(plan))
+        unwanted = {c.app for c in observed.containers} - reconciler.running.keys() - left_alone
+        going = unwanted | {name for name, plan in reconciler.plans.items() if plan.steps}
+        for name in going - apps.keys():
+            apps[name] = report_removal(name, observed, self.activity(reconciler.plans.get(name, Plan(name))))
         converged = (
             reconciler.observed is not None
             and not reconciler.away
             and not left_alone
+            and not unwanted
             and not reconciler.runs
             and not any(self._failed_release(name) for name in reconciler.wanted.apps)
             and all(app.phase == "settled" for name, app in apps.items() if name in reconciler.wanted.apps)

@@ -1,8 +1,10 @@
 """The owner loop over fakes: from a target to running containers and back, in order, and what overtakes what."""
 
+import json
+
 from device_agent.runtime.workers import PULL
 from tests.builders import app, payload, service
-from tests.device import TOPICS, Device, online, settled
+from tests.device import OWNER, TOPICS, Device, online, settled
 
 WEB = {"web": app(api=service())}
 WEB2 = {"web": app(api=service("api:2"))}
@@ -182,6 +184,27 @@ def test_the_scopes_arrive_together_after_a_connection_and_are_good_only_togethe
     device.converge()
     assert device.ups() == {"db/db"}
     assert not [ack for ack in device.told() if ack.startswith("rejected")]
+
+
+def test_a_device_never_says_converged_while_something_unwanted_is_there():
+    device = settled({"web": app(api=service()), "db": app(db=service("db:1"))})
+    false = []
+
+    def watch():
+        names = {c.app for c in device.world.containers.values() if c.owned_by(OWNER)}
+        state = device.agent.state()
+        if state.converged and state.have["fleet"].version.revision == 2 and names != {"web"}:
+            false.append(names)
+
+    device.watch = watch
+    device.publish({"web": app(api=service())}, revision=2)
+    watch()
+    device.converge()
+    for sent in device.broker.on(TOPICS.state):
+        told = json.loads(sent.payload)
+        if told["converged"] and told["have"]["fleet"]["revision"] == 2:
+            assert set(told["apps"]) == {"web"}
+    assert false == []
 
 
 def test_two_targets_that_are_good_only_together_are_accepted_together():
