@@ -291,7 +291,7 @@ class Agent:
         self.progress.overtaken.clear()
         self.progress.end_targets()
         self.tails.read(observed)
-        wait_s = self.releases.next_wait_s()
+        wait_s = self.releases.next_wait_s(planned)
         if wait_s is not None:
             self.reconciler.wake(wait_s)
 

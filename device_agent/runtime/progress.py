@@ -122,5 +122,7 @@ class Progress:
             return
         self.agent.journal.tell_all(acks)
         self._write_targets(changed)
-        self.agent.journal.chore(lambda: self.agent.store.remember_good(self.agent.rollout.applied))
+        # One that was rolled back is nothing to come back to: what was good before it stays remembered.
+        if any(accepted.ended == "applied" for accepted in changed):
+            self.agent.journal.chore(lambda: self.agent.store.remember_good(self.agent.rollout.applied))
         self.agent.journal.flush()

@@ -386,8 +386,10 @@ class Reconciler:
     def hurry(self) -> None:
         """There is no time left for a stop in the middle to end by itself: it ends now, for its replacement to run."""
         for run in self.runs.values():
+            awaited = {id_ for step in run.plan.steps if step.commits for id_ in step.after}
             for step in run.flying.values():
-                if isinstance(step.action, Stop):
+                # One that is only to go has all of its grace: the engine sees to it without us.
+                if isinstance(step.action, Stop) and step.id in awaited:
                     self.workers.submit(CALL, partial(self._kill, step.action.id))
 
     def _kill(self, container_id: str) -> None:

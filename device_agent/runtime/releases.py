@@ -5,7 +5,7 @@ the app last settled is wanted in its place: the planner brings exactly that bac
 from their specs. How long something has been good is only in memory: a restart of the agent counts anew.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import structlog
@@ -155,10 +155,10 @@ class Releases:
         self.verdicts[wanted.name] = verdict
         return verdict
 
-    def next_wait_s(self) -> float | None:
-        """Seconds until time alone can decide a gate."""
-        waits = [v.wait_s for v in self.verdicts.values() if isinstance(v, Open) and v.wait_s is not None]
-        return min(waits, default=None)
+    def next_wait_s(self, judged: Iterable[str]) -> float | None:
+        """Seconds until time alone can decide the gate of one of these apps, which have just been judged."""
+        verdicts = (self.verdicts.get(app) for app in judged)
+        return min((v.wait_s for v in verdicts if isinstance(v, Open) and v.wait_s is not None), default=None)
 
     def decided_in_s(self, app: str) -> float | None:
         """Seconds from now until time alone can decide the gate of an app."""

@@ -369,6 +369,17 @@ def test_a_slow_stop_is_cut_short_so_that_the_replacement_runs_when_the_agent_is
     assert up.made.image == "api:2"
 
 
+def test_what_is_only_to_go_keeps_its_grace_when_the_agent_is_told_to_stop():
+    device = settled(TWO)
+    device.jobs.held.add(STOP)
+    device.publish({"web": TWO["web"]}, revision=2)
+    device.settle()
+    device.stop()
+    device.wait(9)
+    assert device.agent.finished
+    assert device.ups() == {"web/api", "db/db"}
+
+
 def test_a_replacement_that_fails_during_a_stop_is_made_good_by_the_next_agent():
     device = settled(WEB)
     device.world.add_image("bad:1", behaviour=Behaviour(start_error=("bad_command", Kind.TARGET)))

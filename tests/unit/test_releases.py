@@ -5,6 +5,7 @@ import pytest
 from cloud_sim.engine_parts import Behaviour
 from device_agent.model.errors import Kind
 from device_agent.model.observed import Health
+from device_agent.runtime.workers import STOP
 from tests.builders import app, service
 from tests.device import Device, PowerCut, online, settled
 
@@ -188,6 +189,27 @@ def test_a_power_cut_at_any_call_of_a_roll_back_changes_nothing_about_its_end() 
         assert images(device) == {"web/api": "api:1", "web/db": "db:1"}, f"cut at call {at}"
         assert device.ups() == {"web/api", "web/db"}, f"cut at call {at}"
         assert device.told()[-1] == "rolled_back 1.2", f"cut at call {at}"
+
+
+def test_a_release_that_was_rolled_back_does_not_displace_the_last_good_one() -> None:
+    device = running(BAD["exited"])
+    device.publish(V2, revision=2)
+    device.wait(60)
+    assert device.told()[-1] == "rolled_back 1.2"
+    assert [target.version for target in device.store.good] == [(1, 1)]
+
+
+def test_a_gate_that_is_nearly_decided_does_not_make_the_agent_look_without_end() -> None:
+    device = settled(V1)
+    device.publish({**V2, "more": app(api=service("api:1"))}, revision=2)
+    device.wait(9.9)
+    device.agent.reconciler.wake()
+    device.settle()
+    device.jobs.held.add(STOP)
+    device.publish({"more": app(api=service("api:1"))}, revision=3)
+    device.fuse.reset()
+    device.wait(8)
+    assert device.fuse.calls.count("observe") < 10
 
 
 def test_rolling_back_needs_no_registry() -> None:
