@@ -109,15 +109,6 @@ class World:
         with self.lock:
             self.remove(self.required(container))
 
-    def rm_network(self, name: str) -> None:
-        """A network vanishes, whoever is attached."""
-        with self.lock:
-            network = self.network_named(name)
-            for container in self.containers.values():
-                if container.up:
-                    container.attached.pop(name, None)
-            self.remove_network(network)
-
     def reboot(self) -> None:
         """Every process ends; what the restart policies say runs again."""
         with self.lock:

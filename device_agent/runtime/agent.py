@@ -122,7 +122,6 @@ class Agent:
         self._beat_at = 0.0
         self._converged: tuple[bool, object] = (False, None)
         self._changed = True
-        self._state: State | None = None
         self._stop_at: float | None = None
         self._hurried = False
         self.finished = False
@@ -267,8 +266,7 @@ class Agent:
         self.journal.flush()
         self.link.pump()
         if self._changed:
-            self._state = self.state()
-            self._changed = not self.link.report(self._state, self.host.figures)
+            self._changed = not self.link.report(self.state(), self.host.figures)
         if self._stop_at is not None:
             self._go_on_stopping(now, self._stop_at)
 

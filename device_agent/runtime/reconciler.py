@@ -46,15 +46,6 @@ _SURPRISES = frozenset(("die", "destroy", "oom", "kill", "stop", "pause", "unpau
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A step of an app failed, for whoever reports it."""
-
-    app: str
-    step: Step
-    attempt: Attempt
-
-
 @dataclass(slots=True)
 class _Look:
     """When and how closely to look next."""
@@ -295,19 +286,16 @@ class Reconciler:
 
         self.workers.submit(lane(step.action), job)
 
-    def step_ended(self, event: StepEnded) -> Failure | None:
+    def step_ended(self, event: StepEnded) -> None:
         """Go on with the run, or end it and look again."""
         run = self.runs[event.app]
         del run.flying[event.step.id]
-        failure = None
         if event.away:
             run.failed.add(event.step.id)
             run.draining = True
         elif event.error:
             run.failed.add(event.step.id)
-            failure = Failure(
-                event.app, event.step, self._failed(event.app, event.step.subject, event.step.spec, event.error)
-            )
+            self._failed(event.app, event.step.subject, event.step.spec, event.error)
         else:
             run.done.add(event.step.id)
             if event.step.again:
@@ -319,9 +307,8 @@ class Reconciler:
             del self.runs[event.app]
             self._outdated[event.app] = self._look.number
             self.wake()
-        return failure
 
-    def _failed(self, app: str, subject: str, spec: str, error: EngineError) -> Attempt:
+    def _failed(self, app: str, subject: str, spec: str, error: EngineError) -> None:
         before = self.rows.get((app, subject))
         count = before.count + 1 if before and before.spec == spec else 1
         now = self.clock.now()
@@ -338,7 +325,6 @@ class Reconciler:
             attempt=count,
             next_try_at=next_at.isoformat(timespec="milliseconds"),
         )
-        return attempt
 
     def _pull(self, image: str) -> None:
         if image in self.pulls:
@@ -360,13 +346,11 @@ class Reconciler:
 
         self.workers.submit(PULL, job)
 
-    def pull_ended(self, event: PullEnded) -> Attempt | None:
+    def pull_ended(self, event: PullEnded) -> None:
         self.pulls.pop(event.image, None)
-        attempt = None
         if event.error:
-            attempt = self._failed("", image_subject(event.image), event.image, event.error)
+            self._failed("", image_subject(event.image), event.image, event.error)
         self.wake(AWAY_S if event.away else 0.0)
-        return attempt
 
     def _cancel_pulls_of(self, needed: set[str]) -> None:
         for image, cancel in self.pulls.items():
