@@ -163,6 +163,17 @@ class SimulatedEngine:
                 container.name = name
                 world.happened(container, "rename")
 
+    def remove_image(self, image: str) -> None:
+        with self._call("remove_image", image) as world:
+            reference = normalise(image)
+            id_ = world.images.get(reference)
+            if id_ is None:
+                return
+            last = list(world.images.values()).count(id_) == 1
+            if last and any(c.image_id == id_ for c in world.containers.values()):
+                raise EngineError("image_in_use", f"a container uses the image: {image}", Kind.OUTSIDE)
+            world.untag(reference)
+
     def tail(self, container_id: str, lines: int) -> str:
         with self._call("tail", container_id, lines) as world:
             container = world.find(container_id)

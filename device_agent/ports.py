@@ -86,6 +86,9 @@ class Engine(Protocol):
         """With its anonymous volumes, never with a named one. Kills it when it runs."""
 
     def rename(self, container_id: str, name: str) -> None: ...
+    def remove_image(self, image: str) -> None:
+        """By reference. What a container uses stays: `EngineError` (`image_in_use`, outside)."""
+
     def tail(self, container_id: str, lines: int) -> str:
         """The last log lines, both streams, at most 2 KiB; empty where the log driver cannot be read."""
 

@@ -108,6 +108,10 @@ class Actions:
         with self._client(f"rename {container_id}") as client, _accepting(_says("same name as its current name")):
             client.rename(container_id, name)
 
+    def remove_image(self, image: str) -> None:
+        with self._client(f"remove image {image}") as client, _accepting(_gone):
+            client.remove_image(image)
+
     def tail(self, container_id: str, lines: int) -> str:
         unreadable = _either(_gone, _says("does not support reading"))
         output = b""

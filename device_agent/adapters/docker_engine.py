@@ -171,6 +171,10 @@ class DockerEngine:
     def rename(self, container_id: str, name: str) -> None:
         self._actions.rename(container_id, name)
 
+    def remove_image(self, image: str) -> None:
+        self._actions.remove_image(image)
+        self._image_list.changed()
+
     def tail(self, container_id: str, lines: int) -> str:
         return self._actions.tail(container_id, lines)
 

@@ -90,6 +90,13 @@ _BY_MESSAGE: tuple[_Sort, ...] = (
         "removal of container .* already in progress",
         "marked for removal",
     ),
+    _sort(
+        "image_in_use",
+        _OUTSIDE,
+        "a container, or another image, uses the image",
+        "conflict: unable to (remove|delete)",
+        "image is in use by",
+    ),
     _sort("network_in_use", _TEMPORARY, "containers are still attached to the network", "has active endpoints"),
     _sort("network_ambiguous", _OUTSIDE, "several networks have this name", "network .* is ambiguous"),
     _sort(

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from device_agent.core.backoff import Attempts
-from device_agent.core.wanted import in_dependency_order
+from device_agent.core.wanted import WantedApp, in_dependency_order
 from device_agent.model.observed import Container, Network
 from device_agent.model.steps import Pull, Remove, RemoveNetwork, Step, Stop
 
@@ -23,6 +23,12 @@ def image_subject(image: str) -> str:
 def previous_subject(service: str) -> str:
     """Attempts at what a service is replacing, apart from those at its replacement."""
     return f"previous {service}"
+
+
+def grace_s(app: WantedApp, service: str) -> float:
+    """Seconds between asking a container to stop and killing it."""
+    wanted = app.services.get(service)
+    return wanted.service.stop_grace_period / 1e9 if wanted else GRACE_S
 
 
 class Draft:

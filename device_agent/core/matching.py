@@ -38,6 +38,12 @@ def good(container: Container, *, one_shot: bool) -> bool:
     return one_shot and container.completed
 
 
+def present(app: str, observed: Observed) -> list[Container]:
+    """An app's containers, less those that are on their way out."""
+    mine = (c for c in observed.containers if c.app == app and c.status is not Status.REMOVING)
+    return sorted(mine, key=lambda c: (c.name, c.id))
+
+
 def match_services(wanted: WantedApp, observed: Observed) -> dict[str, Match]:
     """By service, in dependency order."""
     matches: dict[str, Match] = {}

@@ -16,28 +16,23 @@ from dataclasses import dataclass, field, replace
 
 from device_agent.core.backoff import Attempts
 from device_agent.core.draft import (
-    GRACE_S,
     NONE,
     Draft,
     Ids,
-    image_subject,
+    grace_s,
     previous_subject,
     remove_containers,
     remove_networks,
 )
-from device_agent.core.matching import Match, good, match_services
-from device_agent.core.wanted import WantedApp, WantedNetwork, WantedService
+from device_agent.core.foundations import Foundations
+from device_agent.core.matching import Match, good, match_services, present
+from device_agent.core.wanted import WantedApp, WantedService
 from device_agent.model.compose import Dependency
-from device_agent.model.observed import Container, Health, Network, Observed, Status, moment
+from device_agent.model.observed import Container, Health, Observed, Status, moment
 from device_agent.model.steps import (
-    Blocked,
     Connect,
-    Disconnect,
-    Endpoint,
     Plan,
-    Pull,
     Remove,
-    RemoveNetwork,
     Start,
     Step,
     Stop,
@@ -53,16 +48,16 @@ def plan_app(
     `settled` is service → spec as the app last settled: what tells a repair from a release. `gated`: its release has
     not passed its gate, so that what it replaces is kept.
     """
-    planning = _Planning(wanted, observed, settled, Draft(wanted.name, attempts), gated)
-    return planning.plan()
+    steps, matches = Draft(wanted.name, attempts), match_services(wanted, observed)
+    ground = Foundations(wanted, observed, matches, steps)
+    return _Planning(wanted, observed, settled, steps, gated, matches, ground).plan()
 
 
 def plan_removal(app: str, observed: Observed, attempts: Attempts) -> Plan:
     """The steps that remove an app: its containers, dependents first, then its networks. Its volumes stay."""
     steps = Draft(app, attempts)
     cause = "the app is no longer in the target"
-    containers = [c for c in observed.containers if c.app == app and c.status is not Status.REMOVING]
-    remove_containers(steps, containers, cause, NONE)
+    remove_containers(steps, present(app, observed), cause, NONE)
     remove_networks(steps, [n for n in observed.networks if n.app == app], observed.containers)
     return Plan(app, steps.in_order())
 
@@ -76,146 +71,25 @@ class _Planning:
     settled: Mapping[str, str]
     steps: Draft
     gated: bool
-    blocked: dict[str, Blocked] = field(default_factory=dict)
-    matches: dict[str, Match] = field(default_factory=dict)
-    images: Ids = NONE
-    """The pulls of this release."""
-    ready: dict[str, Ids] = field(default_factory=dict)
-    """`network KEY`, `volume KEY` → the step that makes it."""
-    attached: dict[str, Ids] = field(default_factory=dict)
-    """Service → the steps that put its container back on its networks."""
+    matches: Mapping[str, Match]
+    ground: Foundations
     dependents: dict[str, tuple[Ids, str]] = field(default_factory=dict)
     """Stop → what it waits for besides its dependencies."""
 
     def plan(self) -> Plan:
-        self.matches = match_services(self.wanted, self.observed)
-        self._images()
-        for network in self.wanted.networks.values():
-            self._network(network)
-        self._volumes()
-        gone = [c for c in self._containers() if c.service not in self.wanted.services]
-        remove_containers(self.steps, gone, "the service is no longer in the target", self.images)
+        self.ground.lay()
+        gone = [c for c in present(self.wanted.name, self.observed) if c.service not in self.wanted.services]
+        remove_containers(self.steps, gone, "the service is no longer in the target", self.ground.images)
         for name, service in self.wanted.services.items():
             self._service(service, self.matches[name])
         self._free_ports_first()
         names = {network.name for network in self.wanted.networks.values()}
         unused = [n for n in self.observed.networks if n.app == self.wanted.name and n.name not in names]
         remove_networks(self.steps, unused, self.observed.containers)
-        return Plan(self.wanted.name, self.steps.in_order(), tuple(self.blocked.values()))
-
-    def _containers(self) -> list[Container]:
-        mine = (c for c in self.observed.containers if c.app == self.wanted.name)
-        return sorted((c for c in mine if c.status is not Status.REMOVING), key=lambda c: (c.name, c.id))
-
-    # What services stand on: images, networks, volumes.
-
-    def _images(self) -> None:
-        for name, match in self.matches.items():
-            if match.image_id is None and match.winner is None:
-                image = self.wanted.services[name].image
-                cause = "it is not on this device"
-                self.images |= self.steps.add(Step(Pull(image), image_subject(image), image, cause))
-
-    def _network(self, network: WantedNetwork) -> None:
-        subject = f"network {network.key}"
-        there = [n for n in self.observed.networks if n.name == network.name]
-        own = next((n for n in there if n.app == self.wanted.name), None)
-        if network.external:
-            if there:
-                self._attach(network, there[0].id, NONE)
-            else:
-                self._block(
-                    subject, "network_missing", f"the external network {network.name} does not exist: create it"
-                )
-        elif own and own.spec == network.spec:
-            self._attach(network, own.id, NONE)
-        elif own and self.steps.waiting(subject, network.spec):
-            # It could not be replaced: it is used as it is until the next try, which this held step tells.
-            action = RemoveNetwork(network.name, own.id)
-            self.steps.add(Step(action, subject, network.spec, f"the definition of network {network.name} changed"))
-            self._attach(network, own.id, NONE)
-        elif own:
-            self._replace_network(network, own, subject)
-        elif there:
-            message = (
-                f"a network {network.name} exists that is not this app's: remove or rename it, or declare it external"
-            )
-            self._block(subject, "name_in_use", message)
-        else:
-            created = self.steps.add(Step(network.create, subject, network.spec, "it does not exist"))
-            self.ready[subject] = created
-            self._attach(network, "", created)
-
-    def _attach(self, network: WantedNetwork, network_id: str, after: Ids) -> None:
-        """Containers as wanted that lost the network: taken off by hand, or left with a removed one of its name."""
-        for name, match in self.matches.items():
-            endpoint = self._endpoint(name, network)
-            if endpoint is None or match.winner is None:
-                continue
-            attached = match.winner.networks.get(network.name)
-            if attached is not None and attached in ("", network_id):
-                continue
-            cause = f"it is not on network {network.name}"
-            before = after
-            if attached is not None:
-                leave = Disconnect(match.winner.name, match.winner.id, network.name)
-                before = self.steps.add(Step(leave, name, match.winner.spec, cause, after))
-            connect = Step(Connect(match.winner.name, endpoint), name, match.winner.spec, cause, before)
-            self.attached[name] = self.attached.get(name, NONE) | self.steps.add(connect)
-
-    def _endpoint(self, service: str, network: WantedNetwork) -> Endpoint | None:
-        return next((e for e in self.wanted.services[service].endpoints if e.network == network.name), None)
-
-    def _replace_network(self, network: WantedNetwork, own: Network, subject: str) -> None:
-        """A changed definition: its users are stopped, moved over and started again."""
-        cause = f"the definition of network {network.name} changed"
-        users = sorted((c for c in self._containers() if network.name in c.networks), key=lambda c: c.name)
-        gone = NONE
-        for user in users:
-            stopped = self.images
-            if user.up:
-                stop = Stop(user.name, user.id, self._grace_s(user.service))
-                stopped = self.steps.add(Step(stop, user.service, user.spec, cause, self.images))
-            leave = Disconnect(user.name, user.id, network.name)
-            gone |= self.steps.add(Step(leave, user.service, user.spec, cause, stopped, commits=user.up))
-        busy = any(user.up for user in users)
-        remove = RemoveNetwork(network.name, own.id)
-        removed = self.steps.add(Step(remove, subject, network.spec, cause, gone or self.images, commits=busy))
-        created = self.steps.add(Step(network.create, subject, network.spec, cause, removed, commits=busy))
-        self.ready[subject] = created
-        for user in users:
-            match = self.matches.get(user.service)
-            endpoint = self._endpoint(user.service, network) if match else None
-            if endpoint is None or match is None or user not in (match.winner, match.fallback):
-                continue
-            # What is to be replaced is moved over too: it runs on while its replacement cannot.
-            connect = Step(Connect(user.name, endpoint), user.service, user.spec, cause, created, commits=user.up)
-            connected = self.steps.add(connect)
-            if user is match.winner:
-                self.attached[user.service] = self.attached.get(user.service, NONE) | connected
-                if user.up:
-                    self.steps.add(Step(Start(user.name), user.service, user.spec, cause, connected, commits=True))
-
-    def _volumes(self) -> None:
-        for key in sorted({key for service in self.wanted.services.values() for key in service.volumes}):
-            volume = self.wanted.volumes[key]
-            subject = f"volume {key}"
-            there = next((v for v in self.observed.volumes if v.name == volume.name), None)
-            if volume.external and not there:
-                self._block(subject, "volume_missing", f"the external volume {volume.name} does not exist: create it")
-            elif there and not volume.external and there.app is None:
-                message = f"a volume {volume.name} exists that is not this device's: remove it, or declare it external"
-                self._block(subject, "name_in_use", message)
-            elif not there:
-                self.ready[subject] = self.steps.add(Step(volume.create, subject, volume.spec, "it does not exist"))
-
-    def _block(self, subject: str, code: str, message: str) -> None:
-        self.blocked[subject] = Blocked(subject, code, message)
-
-    # Services.
+        return Plan(self.wanted.name, self.steps.in_order(), tuple(self.ground.blocked.values()))
 
     def _service(self, wanted: WantedService, match: Match) -> None:
-        for container in self._containers():
+        for container in present(self.wanted.name, self.observed):
             if container.service == wanted.name and container.status is Status.DEAD:
                 self._remove(wanted, container, "it is dead")
         for other in match.others:
@@ -241,7 +115,7 @@ class _Planning:
 
     def _restart(self, wanted: WantedService, container: Container, cause: str, after: Ids) -> None:
         # `again`: it waits longer each time. A clock that was set back makes it look so although it is not.
-        stop = Stop(container.name, container.id, self._grace_s(wanted.name))
+        stop = Stop(container.name, container.id, grace_s(self.wanted, wanted.name))
         stopped = self.steps.add(Step(stop, wanted.name, container.spec, cause, after))
         start = Start(container.name)
         self.steps.add(Step(start, wanted.name, container.spec, cause, stopped, commits=True, again=True))
@@ -257,7 +131,7 @@ class _Planning:
             cause = f"replaced by {winner.name}"
             after = NONE
             if other.up:
-                stop = Stop(other.name, other.id, self._grace_s(wanted.name))
+                stop = Stop(other.name, other.id, grace_s(self.wanted, wanted.name))
                 beside = until if _starts_first(wanted) else ""
                 after = self.steps.add(Step(stop, previous_subject(wanted.name), other.id, cause, until=beside))
             self._remove(wanted, other, cause, after, until)
@@ -283,22 +157,13 @@ class _Planning:
         """What only somebody else, or another look, can clear."""
         if wanted.shares and match.spec is None and match.image_id:
             return f"{wanted.shares}, whose network it shares, has its container"
-        stands_on = (
-            *(f"network {key}" for key in wanted.networks),
-            *(f"volume {key}" for key in sorted(wanted.volumes)),
-        )
-        return next((f"{subject} can be used" for subject in stands_on if subject in self.blocked), "")
+        subject = self.ground.obstacle(wanted)
+        return f"{subject} can be used" if subject else ""
 
     def _foundations(self, wanted: WantedService, match: Match) -> Ids:
         repair = match.winner is not None and match.winner.status is Status.EXITED and not match.others
         unchanged = match.spec is not None and self.settled.get(wanted.name) == match.spec
-        after = NONE if repair or unchanged else self.images
-        return after | self._made(wanted) | self.attached.get(wanted.name, NONE)
-
-    def _made(self, wanted: WantedService) -> Ids:
-        """The steps that make its networks and volumes."""
-        subjects = (*(f"network {key}" for key in wanted.networks), *(f"volume {key}" for key in wanted.volumes))
-        return NONE.union(*(self.ready.get(subject, NONE) for subject in subjects))
+        return self.ground.made(wanted) | (NONE if repair or unchanged else self.ground.images)
 
     def _create(self, wanted: WantedService, match: Match, foundations: Ids, until: str) -> tuple[str, Ids]:
         create = self.wanted.create(wanted, match.image_id or "", match.shared)
@@ -371,7 +236,7 @@ class _Planning:
         stops = NONE
         for other in match.others:
             if other.up and not _starts_first(wanted):
-                action = Stop(other.name, other.id, self._grace_s(wanted.name))
+                action = Stop(other.name, other.id, grace_s(self.wanted, wanted.name))
                 stop = Step(action, wanted.name, spec, f"to be replaced by {container}", after, until)
                 if stop.id not in self.steps:
                     self.dependents[stop.id] = foundations
@@ -420,10 +285,6 @@ class _Planning:
         for id_ in (start.id, *(start.after & self.dependents.keys())):
             self.steps.replace(replace(self.steps[id_], until=until))
         self._fall_back(self.wanted.services[start.subject], self.matches[start.subject], until)
-
-    def _grace_s(self, service: str) -> float:
-        wanted = self.wanted.services.get(service)
-        return wanted.service.stop_grace_period / 1e9 if wanted else GRACE_S
 
 
 def _starts_first(wanted: WantedService) -> bool:

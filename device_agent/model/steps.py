@@ -137,6 +137,15 @@ class Rename:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoveImage:
+    image: str
+    """A normalised reference. The layers go with the last reference to them."""
+
+    def __str__(self) -> str:
+        return f"remove image {self.image}"
+
+
+@dataclass(frozen=True, slots=True)
 class Connect:
     container: str
     endpoint: Endpoint
@@ -166,6 +175,7 @@ Action: TypeAlias = (
     | Stop
     | Remove
     | Rename
+    | RemoveImage
     | Connect
     | Disconnect
 )

@@ -16,6 +16,7 @@ from device_agent.model.steps import (
     Disconnect,
     Pull,
     Remove,
+    RemoveImage,
     RemoveNetwork,
     Rename,
     Start,
@@ -49,7 +50,7 @@ def _is_hiccup(error: BaseException) -> bool:
     return isinstance(error, EngineError) and error.kind is Kind.TEMPORARY and error.code != "timeout"
 
 
-def _call(action: Action, engine: Engine) -> Callable[[], None]:  # noqa: C901 - a table
+def _call(action: Action, engine: Engine) -> Callable[[], None]:  # noqa: C901, PLR0912 - a table
     match action:
         case CreateNetwork():
             return lambda: engine.create_network(action)
@@ -69,6 +70,8 @@ def _call(action: Action, engine: Engine) -> Callable[[], None]:  # noqa: C901 -
             return lambda: engine.remove(action.id)
         case Rename():
             return lambda: engine.rename(action.id, action.name)
+        case RemoveImage():
+            return lambda: engine.remove_image(action.image)
         case Connect():
             return lambda: engine.connect(action)
         case Disconnect():

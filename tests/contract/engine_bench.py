@@ -159,6 +159,8 @@ class Bench(ABC):
     @abstractmethod
     def anonymous_volume(self, name: str) -> str: ...
     @abstractmethod
+    def spare_image(self, word: str) -> str: ...
+    @abstractmethod
     def foreign_volume(self, word: str) -> str: ...
     @abstractmethod
     def other(self, owner: str) -> Engine: ...
@@ -211,6 +213,10 @@ class SimulatedBench(Bench):
 
     def anonymous_volume(self, name: str) -> str:
         return self.world.required(name).anonymous[0]
+
+    def spare_image(self, word: str) -> str:
+        self.world.add_image(f"{self.name(word)}:1")
+        return f"{self.name(word)}:1"
 
     def foreign_volume(self, word: str) -> str:
         self.world.add_volume(self.name(word))
@@ -281,6 +287,12 @@ class DockerBench(Bench):
         mounts = self.docker.inspect_container(name)["Mounts"]
         return next(m["Name"] for m in mounts if m["Type"] == "volume" and len(m["Name"]) == 64)
 
+    def spare_image(self, word: str) -> str:
+        """Of its own, with nothing in it: no other reference, no layer that is shared."""
+        changes = [f"LABEL contract={self.name(word)}", 'CMD ["/none"]']
+        self.docker.import_image_from_data(b"\0" * 1024, self.name(word), "1", changes)  # type: ignore[no-untyped-call]
+        return f"{self.name(word)}:1"
+
     def foreign_volume(self, word: str) -> str:
         self.docker.create_volume(self.name(word))
         return self.name(word)
@@ -305,6 +317,9 @@ class DockerBench(Bench):
         for volume in self.docker.volumes(filters={"name": mine})["Volumes"] or ():
             with suppress(APIError):
                 self.docker.remove_volume(volume["Name"])
+        for image in self.docker.images(name=f"{mine}*"):
+            with suppress(APIError):
+                self.docker.remove_image(image["Id"], force=True)
         self.docker.close()
         for engine in self._engines:
             engine.close()

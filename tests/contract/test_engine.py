@@ -163,6 +163,19 @@ def test_renaming(bench: Bench) -> None:
     assert bench.seen(bench.name("new")).id == made.id
 
 
+def test_an_image_goes_only_when_no_container_uses_it(bench: Bench) -> None:
+    image = bench.spare_image("image")
+    user = bench.created(bench.step(image=image))
+
+    assert failure(bench.engine.remove_image, normalise(image)) == ("image_in_use", Kind.OUTSIDE)
+    assert normalise(image) in bench.engine.observe().images
+
+    bench.engine.remove(user.id)
+    bench.engine.remove_image(normalise(image))
+    assert normalise(image) not in bench.engine.observe().images
+    bench.engine.remove_image(normalise(image))
+
+
 def test_networks_are_own_by_their_labels(bench: Bench) -> None:
     network = bench.network("back")
 

@@ -31,6 +31,13 @@ SAID = [
     (409, "network with name a already exists", "name_in_use", Kind.TEMPORARY),
     (409, "removal of container 73df is already in progress", "removal_in_progress", Kind.TEMPORARY),
     (409, "container is marked for removal and cannot be started", "removal_in_progress", Kind.TEMPORARY),
+    (
+        409,
+        'conflict: unable to remove repository reference "a:1" (must force) - container 73df is using its referenced …',
+        "image_in_use",
+        Kind.OUTSIDE,
+    ),
+    (409, "image used by 73df: image is in use by a container", "image_in_use", Kind.OUTSIDE),
     (403, "error while removing network: network a id e4cb has active endpoints", "network_in_use", Kind.TEMPORARY),
     (400, "network a is ambiguous (2 matches found on name)", "network_ambiguous", Kind.OUTSIDE),
     (404, "network nope not found", "network_missing", Kind.TEMPORARY),
