@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 from benchmarks.world import ROOT, Agent, app
 
@@ -53,13 +52,6 @@ def first_pass(environment: dict[str, str], runs: int) -> list[float]:
         process.wait(timeout=20)
         process.stderr.close()
     return took
-
-
-def environment_of(agent: Agent) -> dict[str, str]:
-    """The settings of a running agent, to start it again with."""
-    raw = Path(f"/proc/{agent.process.pid}/environ").read_text(encoding="utf-8")
-    pairs = (entry.partition("=") for entry in raw.split("\0") if entry.startswith("DEVICE_AGENT_"))
-    return {name: value for name, _, value in pairs}
 
 
 def libraries_alone(runs: int) -> list[float]:

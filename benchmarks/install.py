@@ -49,21 +49,21 @@ def by_compose(count: int) -> tuple[float, float]:
         def up(revision: int) -> float:
             file.write_text(json.dumps({"version": "3.8", "services": _compose_services(count, revision)}))
             began = time.monotonic()
-            _compose(project, file, "up", "-d")
+            compose(project, file, "up", "-d")
             return starts.nth(count) - began
 
         try:
             return up(0), up(1)
         finally:
             starts.close()
-            _compose(project, file, "down", "-t", "1")
+            compose(project, file, "down", "-t", "1")
 
 
 def _compose_services(count: int, revision: int) -> dict[str, object]:
     return {name: {**service, "restart": "unless-stopped"} for name, service in services(count, revision).items()}
 
 
-def _compose(project: str, file: Path, *arguments: str) -> None:
+def compose(project: str, file: Path, *arguments: str) -> None:
     command = [str(ROOT / "scripts/compose"), "-p", project, "-f", str(file), *arguments]
     subprocess.run(command, check=True, capture_output=True)
 

@@ -149,6 +149,20 @@ def agent(port: int) -> Iterator[Agent]:
             shutil.rmtree(f"/dev/shm/{fleet}", ignore_errors=True)
 
 
+@contextlib.contextmanager
+def restarted(running: Agent) -> Iterator[dict[str, str]]:
+    """While its process does not run: the settings to start another one with. Then it is started again."""
+    raw = Path(f"/proc/{running.process.pid}/environ").read_text(encoding="utf-8")
+    pairs = (entry.partition("=") for entry in raw.split("\0") if entry.startswith("DEVICE_AGENT_"))
+    environment = {name: value for name, _, value in pairs}
+    running.process.terminate()
+    running.process.wait(timeout=20)
+    try:
+        yield environment
+    finally:
+        running.process = process(environment)
+
+
 def connect(client: mqtt.Client, port: int) -> None:
     """The broker of a moment ago may not listen yet."""
     until = time.monotonic() + 15
@@ -164,20 +178,24 @@ def connect(client: mqtt.Client, port: int) -> None:
 
 
 def start(fleet: str, port: int, folder: Path) -> subprocess.Popen[bytes]:
-    environment = {
-        **os.environ,
-        "DEVICE_AGENT_FLEET": fleet,
-        "DEVICE_AGENT_DEVICE_ID": "bench",
-        "DEVICE_AGENT_MQTT_URL": f"mqtt://127.0.0.1:{port}",
-        "DEVICE_AGENT_DATA_DIR": str(folder / "data"),
-        # The heartbeat is beside it: on tmpfs, as in the image.
-        "DEVICE_AGENT_CONTROL_SOCKET": f"/dev/shm/{fleet}/control.sock",
-        "DEVICE_AGENT_NAME_PREFIX": f"{fleet}-",
-    }
+    return process(
+        {
+            "DEVICE_AGENT_FLEET": fleet,
+            "DEVICE_AGENT_DEVICE_ID": "bench",
+            "DEVICE_AGENT_MQTT_URL": f"mqtt://127.0.0.1:{port}",
+            "DEVICE_AGENT_DATA_DIR": str(folder / "data"),
+            # The heartbeat is beside it: on tmpfs, as in the image.
+            "DEVICE_AGENT_CONTROL_SOCKET": f"/dev/shm/{fleet}/control.sock",
+            "DEVICE_AGENT_NAME_PREFIX": f"{fleet}-",
+        }
+    )
+
+
+def process(environment: dict[str, str]) -> subprocess.Popen[bytes]:
     # Its log goes nowhere: what is measured as written is what is on its volume.
     return subprocess.Popen(
         [sys.executable, "-m", "device_agent", "run"],
-        env=environment,
+        env={**os.environ, **environment},
         stderr=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         cwd=ROOT,
