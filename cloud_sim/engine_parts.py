@@ -15,7 +15,6 @@ from device_agent.model.observed import (
     LABEL_NETWORK,
     LABEL_RELEASE,
     LABEL_REVISION,
-    LABEL_SERVICE,
     LABEL_SPEC,
     LABEL_VOLUME,
     Container,
@@ -23,6 +22,7 @@ from device_agent.model.observed import (
     Network,
     Status,
     Volume,
+    instance_of,
 )
 from device_agent.model.steps import Create
 
@@ -96,7 +96,7 @@ class SimContainer:
 
     @property
     def service(self) -> str:
-        return self.labels.get(LABEL_SERVICE, "")
+        return instance_of(self.labels)
 
     def owned_by(self, owner: str) -> bool:
         return self.labels.get(LABEL_DEVICE) == owner and bool(self.app) and bool(self.service)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from device_agent.model.observed import LABEL_APP, LABEL_DEVICE, LABEL_SERVICE, EngineEvent
+from device_agent.model.observed import LABEL_APP, LABEL_DEVICE, EngineEvent, instance_of
 
 OPENED = EngineEvent("stream", "open", "")
 
@@ -39,7 +39,7 @@ def event(line: bytes, owner: str, apps: Mapping[str, str]) -> EngineEvent | Non
         case "container":
             if attributes.get(LABEL_DEVICE) != owner:
                 return None
-            app, service = attributes.get(LABEL_APP), attributes.get(LABEL_SERVICE)
+            app, service = attributes.get(LABEL_APP), instance_of(attributes) or None
             return EngineEvent(kind, action, id_, attributes.get("name", ""), app, service)
         case "network" if action in ("connect", "disconnect"):
             app = apps.get(id_) or apps.get(attributes.get("container", ""))

@@ -27,6 +27,7 @@ from device_agent.model.observed import (
     Network,
     Status,
     Volume,
+    instance_of,
 )
 
 Json = dict[str, Any]
@@ -160,7 +161,7 @@ def _listed(item: Json) -> Listed:
         id=item["Id"],
         name=_name(item),
         app=labels[LABEL_APP],
-        service=labels[LABEL_SERVICE],
+        service=instance_of(labels),
         spec=labels.get(LABEL_SPEC, ""),
         image=normalise(labels.get(LABEL_IMAGE) or item.get("Image") or ""),
         image_id=item.get("ImageID") or "",

@@ -79,7 +79,7 @@ class _Planning:
     def plan(self) -> Plan:
         self.ground.lay()
         gone = [c for c in present(self.wanted.name, self.observed) if c.service not in self.wanted.services]
-        remove_containers(self.steps, gone, "the service is no longer in the target", self.ground.images)
+        remove_containers(self.steps, gone, "it is no longer in the target", self.ground.images)
         for name, service in self.wanted.services.items():
             self._service(service, self.matches[name])
         self._free_ports_first()
@@ -169,7 +169,7 @@ class _Planning:
         create = self.wanted.create(wanted, match.image_id or "", match.shared)
         if match.spec is None:
             # A name carries the hash of a spec, which is not known before its image is there: this one is for people.
-            create = replace(create, name=f"{self.wanted.naming.prefix}{self.wanted.name}-{wanted.name}-new")
+            create = replace(create, name=self.wanted.container_name(wanted.name, "new"))
         dead = self.steps.of(Remove, previous_subject(wanted.name)) & {f"remove {create.name}"}
         step = Step(create, wanted.name, match.spec or "", _why_created(wanted, match), foundations | dead, until)
         created = self.steps.add(step)

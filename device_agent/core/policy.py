@@ -53,7 +53,7 @@ class Policy:
     registries: tuple[str, ...] = (ANY,)
     digests_only: bool = False
     memory_max: int | None = None
-    """Bytes, of all services of all apps together; each must then have a limit."""
+    """Bytes, of all containers of all apps together; each service must then have a limit."""
     cpus_max: int | None = None
     """Billionths of a CPU, likewise."""
 
@@ -149,7 +149,7 @@ def _of_sums(policy: Policy, services: list[tuple[Pointer, Service]]) -> Iterato
     ):
         if most is None:
             continue
-        total = sum(used(service) or 0 for _, service in services)
+        total = sum((used(service) or 0) * service.scale for _, service in services)
         for pointer, service in services:
             if used(service) is None:
                 message = f"is required: this device's policy allows {words(most)} in all ({rule})"

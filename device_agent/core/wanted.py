@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from device_agent.core.instances import instances
 from device_agent.core.scopes import EffectiveApp
 from device_agent.model.canonical import canonical, digest
 from device_agent.model.compose import App, File, Gate, Mount, NetworkDefinition, Service, VolumeDefinition
@@ -19,11 +20,15 @@ from device_agent.model.observed import (
     LABEL_DEVICE,
     LABEL_IMAGE,
     LABEL_NETWORK,
+    LABEL_NUMBER,
     LABEL_RELEASE,
     LABEL_REVISION,
     LABEL_SERVICE,
     LABEL_SPEC,
     LABEL_VOLUME,
+    NUMBERED,
+    number_of,
+    service_of,
 )
 from device_agent.model.steps import Create, CreateNetwork, CreateVolume, Endpoint
 from device_agent.model.target import Json
@@ -36,6 +41,7 @@ _NOT_OF_THE_CONTAINER = {
     "network_mode",
     "volumes",
     "files",
+    "scale",
     "update",
 }
 SERVICE_MODE = "service:"
@@ -70,8 +76,12 @@ class WantedVolume:
 
 @dataclass(frozen=True, slots=True)
 class WantedService:
+    """One container of a service: the one, or one of several."""
+
     name: str
+    """The service's, and its number where it is not the first: `api`, `api#2`."""
     service: Service
+    """Depends on instances."""
     image: str
     """Normalised."""
     networks: tuple[str, ...]
@@ -98,7 +108,7 @@ class WantedApp:
     revision: str
     release: str | None
     services: Mapping[str, WantedService]
-    """Each after those it depends on."""
+    """By instance, each after those it depends on. A service with `scale: 0` has none."""
     networks: Mapping[str, WantedNetwork]
     volumes: Mapping[str, WantedVolume]
     naming: Naming
@@ -106,8 +116,13 @@ class WantedApp:
     document: Json = field(default=None, repr=False)
     """The app as it was published, raw."""
 
-    def container_name(self, service: str, spec: str) -> str:
-        return f"{self.naming.prefix}{self.name}-{service}-{spec[:6]}"
+    def instances(self, service: str) -> tuple[str, ...]:
+        """All that are of a service, the first one first."""
+        mine = (name for name in self.services if service_of(name) == service)
+        return tuple(sorted(mine, key=lambda name: int(number_of(name) or 1)))
+
+    def container_name(self, instance: str, spec: str) -> str:
+        return f"{self.naming.prefix}{self.name}-{instance.replace(NUMBERED, '-')}-{spec[:6]}"
 
     def create(self, wanted: WantedService, image_id: str, shared: str = "") -> Create:
         """The container to make for a service. `shared` is the id of the container whose network it shares."""
@@ -115,11 +130,13 @@ class WantedApp:
         labels = {
             LABEL_DEVICE: self.naming.device,
             LABEL_APP: self.name,
-            LABEL_SERVICE: wanted.name,
+            LABEL_SERVICE: service_of(wanted.name),
             LABEL_SPEC: spec,
             LABEL_IMAGE: wanted.image,
             LABEL_REVISION: self.revision,
         }
+        if number_of(wanted.name):
+            labels[LABEL_NUMBER] = number_of(wanted.name)
         if self.release:
             labels[LABEL_RELEASE] = self.release
         if wanted.service.depends_on:
@@ -143,12 +160,13 @@ class WantedApp:
 
 def wanted_app(effective: EffectiveApp, app: App, naming: Naming) -> WantedApp:
     """Put an effective app and its validated form together."""
-    used = {key for service in app.services.values() for key in service.networks}
+    containers = instances(app.services)
+    used = {key for service in containers.values() for key in service.networks}
     networks = {key: _network(effective.name, key, app.networks[key], naming) for key in sorted(used)}
     volumes = {key: _volume(effective.name, key, definition, naming) for key, definition in sorted(app.volumes.items())}
     services = {
-        name: _service(name, app.services[name], networks, volumes)
-        for name in in_dependency_order({name: service.depends_on for name, service in app.services.items()})
+        name: _service(name, containers[name], networks, volumes)
+        for name in in_dependency_order({name: service.depends_on for name, service in containers.items()})
     }
     return WantedApp(
         name=effective.name,
@@ -236,7 +254,7 @@ def _service(
     endpoints = tuple(
         Endpoint(
             network=networks[key].name,
-            aliases=tuple(dict.fromkeys((name, *service.networks[key].aliases))),
+            aliases=tuple(dict.fromkeys((service_of(name), *service.networks[key].aliases))),
             ipv4_address=service.networks[key].ipv4_address,
             ipv6_address=service.networks[key].ipv6_address,
             mac_address=service.networks[key].mac_address or (service.mac_address if key == keys[0] else None),
@@ -264,6 +282,7 @@ def _service(
             "network_mode": mode,
         }
         | ({"files": [_file(file) for file in service.files]} if service.files else {})
+        | ({"number": number_of(name)} if number_of(name) else {})
     )
     return WantedService(
         name=name,

@@ -163,6 +163,8 @@ class Service(Frozen):
     ulimits: Mapping[str, Ulimit] = Field(default_factory=dict)
     logging: Logging | None = None
     update: Update = Update()
+    scale: int = 1
+    """How many containers of it there are."""
 
     platform: str | None = None
     """`OS[/ARCH[/VARIANT]]`."""

@@ -12,16 +12,9 @@ from device_agent.model import compose_isolation as isolation
 from device_agent.model import compose_units as units
 from device_agent.model.compose import Restart
 from device_agent.model.compose_lists import NO_USE
-from device_agent.model.compose_units import NotSupported, NotValid
+from device_agent.model.compose_units import NotValid
 from device_agent.model.place import UNSUPPORTED, Place, Reader, by, read_fields, read_object
 from device_agent.model.target import Json
-
-SCALE = f"more or fewer than one container of a service: {UNSUPPORTED}"
-
-
-def one_replica(value: Json) -> None:
-    if units.integer(value) != 1:
-        raise NotSupported(SCALE)
 
 
 def _count(highest: int = units.LARGEST, lowest: int = 0) -> Reader:
@@ -80,7 +73,7 @@ LIMITS: Mapping[str, Reader] = {
     "oom_score_adj": by(lambda value: units.integer(value, lowest=-1000, highest=1000)),
     "pids_limit": _count(lowest=-1),
     "blkio_config": lambda place: read_object(place, _BLKIO, refused=BLKIO_REFUSED).get("weight"),
-    "scale": by(one_replica),
+    "scale": by(units.integer),
 }
 
 # -------------------------------------------------------------------------------------------------- deploy
@@ -123,7 +116,7 @@ def _restart_policy(place: Place) -> Restart:
 
 
 _DEPLOY: Mapping[str, Reader] = {
-    "replicas": by(one_replica),
+    "replicas": by(units.integer),
     "resources": lambda place: read_object(place, _RESOURCES),
     "restart_policy": _restart_policy,
 }
@@ -153,12 +146,15 @@ def settle(place: Place, fields: dict[str, Any]) -> None:
         if fields.get(key) not in (None, given):
             place.invalid(f"says something else than `{key}`", "deploy", "resources", section, name)
         fields[key] = given
+    if "replicas" in deployed:
+        if fields.get("scale") not in (None, deployed["replicas"]):
+            place.invalid("says something else than `scale`", "deploy", "replicas")
+        fields["scale"] = deployed["replicas"]
     if "restart_policy" in deployed:
         fields["restart"] = deployed["restart_policy"]
     requests = (*fields.pop("gpus", ()), *resources.get("reservations", {}).get("devices", ()))
     fields["device_requests"] = requests
     fields["blkio_weight"] = fields.pop("blkio_config", None)
-    fields.pop("scale", None)
     _check(place, fields)
 
 

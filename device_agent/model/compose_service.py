@@ -11,6 +11,7 @@ from device_agent.model import compose_forms as forms
 from device_agent.model import compose_isolation as isolation
 from device_agent.model import compose_limits as limits
 from device_agent.model import compose_networking as networking
+from device_agent.model import compose_scale as scale
 from device_agent.model import compose_units as units
 from device_agent.model.compose import Dependency, Healthcheck, Logging, Mount, Service, Update
 from device_agent.model.compose_lists import NO_USE, WHEN_PUBLISHING, labels, options, pairs, string_or_list, strings
@@ -216,6 +217,7 @@ def service(place: Place) -> Service:
     limits.settle(place, fields)
     files.settle(place, fields)
     networking.check(place, fields)
+    scale.check(place, fields)
     mounted = {mount.target for mount in fields.get("volumes", ())}
     for entry in fields.get("tmpfs", ()):
         if entry.partition(":")[0] in mounted:

@@ -8,6 +8,8 @@ LABEL = "device-agent."
 LABEL_DEVICE = LABEL + "device"
 LABEL_APP = LABEL + "app"
 LABEL_SERVICE = LABEL + "service"
+LABEL_NUMBER = LABEL + "number"
+"""Of the second and each further container of a service with a `scale`."""
 LABEL_SPEC = LABEL + "spec"
 LABEL_RELEASE = LABEL + "release"
 LABEL_REVISION = LABEL + "revision"
@@ -17,6 +19,31 @@ LABEL_DEPENDS_ON = LABEL + "depends-on"
 """Comma-separated service names: the order to stop in, when the target no longer tells."""
 LABEL_NETWORK = LABEL + "network"
 LABEL_VOLUME = LABEL + "volume"
+
+
+NUMBERED = "#"
+"""Between a service's name, which has none, and the number of its container."""
+
+
+def instance_key(service: str, number: int) -> str:
+    """One container of a service: `api`, `api#2`, `api#3` and so on."""
+    return service if number == 1 else f"{service}{NUMBERED}{number}"
+
+
+def service_of(instance: str) -> str:
+    """`api` of `api` and of `api#2`."""
+    return instance.partition(NUMBERED)[0]
+
+
+def number_of(instance: str) -> str:
+    """`2` of `api#2`; empty for the first."""
+    return instance.partition(NUMBERED)[2]
+
+
+def instance_of(labels: Mapping[str, str]) -> str:
+    """Which container of which service these labels say it is; empty without any."""
+    service, number = labels.get(LABEL_SERVICE, ""), labels.get(LABEL_NUMBER, "")
+    return f"{service}{NUMBERED}{number}" if service and number else service
 
 
 class Status(StrEnum):
@@ -45,6 +72,7 @@ class Container:
     name: str
     app: str
     service: str
+    """Its service, with its number where it is not the first: `api`, `api#2`."""
     spec: str
     image: str
     """The reference it was made from (`device-agent.image`), normalised."""

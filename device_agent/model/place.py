@@ -32,6 +32,8 @@ class Notes:
     warnings: list[Problem] = field(default_factory=list)
     ports_left: int = 65_536
     """A few bytes can ask for very many ports: together they may not be more than this."""
+    containers_left: int = 4_096
+    """The same of containers by `scale`, beyond the first of each service."""
 
     def problems(self) -> int:
         return len(self.unsupported) + len(self.invalid)

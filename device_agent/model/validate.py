@@ -24,6 +24,7 @@ from device_agent.model.compose import (
 )
 from device_agent.model.compose_forms import APP_NAME, KEY_NAME
 from device_agent.model.compose_lists import WHEN_PUBLISHING
+from device_agent.model.compose_scale import too_narrow
 from device_agent.model.compose_units import NotValid, duration, one_of
 from device_agent.model.errors import Problem, Refused
 from device_agent.model.place import UNSUPPORTED, Names, Notes, Place, Reader, by, read, read_fields, read_object
@@ -109,6 +110,7 @@ def _app(place: Place) -> App:
     if value.get("services", {}) == {}:
         place.invalid("an app has at least one service", "services")
     services = _with_update(place, fields.get("services", {}), fields.get("x-update", Update()))
+    _check_shared(place, services)
     app = _explicit(services, fields.get("networks", {}), fields.get("volumes", {}))
     return app.model_copy(update={"gate": fields["x-release"]}) if "x-release" in fields else app
 
@@ -130,11 +132,19 @@ def _with_update(place: Place, services: Mapping[str, Service], default: Update)
     for name, service in services.items():
         own = "update" in service.model_fields_set
         complete[name] = service if own else service.model_copy(update={"update": default})
-        fixed = any((port.published or "").isdigit() for port in service.ports)
-        if complete[name].update.strategy == "start-first" and fixed:
+        if complete[name].update.strategy == "start-first" and any(too_narrow(service.ports, 2 * service.scale)):
             where = ("services", name, "x-update") if own else ("x-update",)
-            place.invalid(f"start-first: both containers of `{name}` would need its fixed host ports", *where)
+            message = f"the old and the new of `{name}` run side by side, and its host ports are too few for both"
+            place.invalid(f"start-first: {message}: publish a range of {2 * service.scale} ports, or none", *where)
     return complete
+
+
+def _check_shared(place: Place, services: Mapping[str, Service]) -> None:
+    for name, service in services.items():
+        _, _, other = (service.network_mode or "").partition(":")
+        if other in services and services[other].scale == 0:
+            message = f"`{other}` has no container whose network it could share: its scale is 0"
+            place.invalid(message, "services", name, "network_mode")
 
 
 def _keys(app: Mapping[str, Json], section: str) -> frozenset[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from device_agent.core.explain import Asked, Explanation, Need, Next, ServiceChain, Situation, Try, explain
 from device_agent.model.errors import Refused
-from device_agent.model.observed import Observed
+from device_agent.model.observed import Observed, service_of
 from device_agent.model.report import AppReport, Reason
 from device_agent.model.steps import Plan
 from device_agent.model.target import DEVICE, FLEET, Json
@@ -25,7 +25,8 @@ def explained(agent: "Agent", app: Json, service: Json) -> Json:
     name, service = _find(agent, reports, app, service)
     chain = explain(_situation(agent, name, reports[name]))
     if service is not None:
-        chain = replace(chain, services={service: chain.services[service]})
+        meant = {name: one for name, one in chain.services.items() if service in (name, service_of(name))}
+        chain = replace(chain, services=meant)
     return {**_body(chain), "text": "\n".join(_text(chain, whole=service is None))}
 
 

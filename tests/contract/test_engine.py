@@ -5,13 +5,14 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
 from device_agent.model.compose import File, Healthcheck, Mount, Port, Restart
 from device_agent.model.errors import Cancelled, EngineAway, EngineError, Kind
 from device_agent.model.image import normalise
-from device_agent.model.observed import LABEL_VOLUME, EngineEvent, Health, Status
+from device_agent.model.observed import LABEL_NUMBER, LABEL_SERVICE, LABEL_VOLUME, EngineEvent, Health, Status
 from device_agent.model.steps import Connect, CreateVolume, Endpoint, Upload
 from tests.contract.engine_bench import APP, CHECKED, Bench, DockerBench, SimulatedBench
 from tests.eventually import eventually
@@ -52,6 +53,15 @@ def test_a_created_container_is_seen_as_it_was_asked_for(bench: Bench) -> None:
     assert made.networks == {network.name: bench.network_id(network.name)}
     assert (made.exit_code, made.started_at, made.restarts, made.error, made.health) == (None, None, 0, "", None)
     assert made.restart == "no"
+
+
+def test_of_several_containers_of_a_service_each_is_known(bench: Bench) -> None:
+    second = bench.step("api-2")
+    labels = {**second.labels, LABEL_SERVICE: "api", LABEL_NUMBER: "2"}
+
+    made = bench.created(replace(second, labels=labels))
+
+    assert made.service == "api#2"
 
 
 def test_a_started_container_runs_and_starting_it_again_changes_nothing(bench: Bench) -> None:

@@ -48,7 +48,8 @@ def _services(draw: st.DrawFn, earlier: tuple[str, ...], others: dict[str, Any])
         keys["environment"] = {"A": draw(st.sampled_from("12"))}
     if draw(st.integers(0, 3)) == 0:
         keys["volumes"] = ["data:/data"]
-    running = [name for name in earlier if others[name]["image"] != JOB]
+    keys |= draw(st.sampled_from(({}, {}, {}, {"scale": 2}, {"scale": 3}, {"scale": 0})))
+    running = [name for name in earlier if others[name]["image"] != JOB and others[name].get("scale") != 0]
     if running and not job and draw(st.integers(0, 4)) == 0:
         keys["network_mode"] = f"service:{draw(st.sampled_from(running))}"
     else:
@@ -57,7 +58,7 @@ def _services(draw: st.DrawFn, earlier: tuple[str, ...], others: dict[str, Any])
             keys["networks"] = list(networks)
         taken = {port for other in others.values() for port in other.get("ports", ())}
         port = draw(st.sampled_from((None, "80:80", "81:80")))
-        if port and port not in taken and networks:
+        if port and port not in taken and networks and keys.get("scale", 0) < 2:
             keys["ports"] = [port]
     for name in earlier:
         if draw(st.integers(0, 2)) == 0:
@@ -225,7 +226,7 @@ def _wrong_networks(of: WantedApp, world: World) -> Iterator[str]:
 
 def _wrong_with(container: SimContainer, made: WantedService, mine: list[SimContainer], world: World) -> Iterator[str]:
     was = container.made.service
-    if was != made.service.model_copy(update={"depends_on": was.depends_on}):
+    if was != made.service.model_copy(update={"depends_on": was.depends_on, "scale": was.scale}):
         yield "made from another definition"
     if container.status is Status.RUNNING:
         if container.health not in (None, Health.HEALTHY):

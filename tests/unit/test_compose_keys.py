@@ -407,8 +407,6 @@ def test_a_variable_where_it_makes_a_value_wrong_gets_a_hint(key: str, value: Js
         ),
         ("imag", "x", "", "not a key that Compose has here"),
         ("network_mode", "container:x", "", "not supported"),
-        ("deploy", {"replicas": 2}, "/replicas", "not supported"),
-        ("scale", 0, "", "not supported"),
         ("deploy", {"sclae": 2}, "/sclae", "not a key"),
         ("networks", {"front": {"gw_priority": 1}}, "/front/gw_priority", "not supported"),
         *(

@@ -32,6 +32,8 @@ SAME: list[tuple[str, Json, list[Json]]] = [
     ("pids_limit", -1, [-1]),
     ("pids_limit", None, [0]),
     ("scale", None, [1, "1", 1.0]),
+    ("scale", 3, [3, "3", 3.0]),
+    ("scale", 0, [0, "0"]),
 ]
 
 
@@ -62,6 +64,9 @@ def resources(**sections: Json) -> Json:
         ({"deploy": None}, {}),
         ({"deploy": {}}, {}),
         ({"deploy": {"replicas": 1}}, {}),
+        *(({"deploy": {"replicas": value}}, {"scale": 3}) for value in (3, "3")),
+        ({"deploy": {"replicas": 0}}, {"scale": 0}),
+        ({"scale": 2, "deploy": {"replicas": 2}}, {"scale": 2}),
         (
             {"deploy": resources(limits={"cpus": "0.5", "memory": "64M", "pids": 10})},
             {"cpus": SECOND // 2, "mem_limit": 64 * MIB, "pids_limit": 10},
@@ -102,7 +107,9 @@ def test_what_is_said_in_more_than_one_place(keys: Json, expected: Json) -> None
         *(("pids_limit", value, "") for value in (-2, "many")),
         *(("blkio_config", value, where) for value, where in ((5, ""), ({"weight": 5}, "/weight"))),
         *(("blkio_config", {"weight": value}, "/weight") for value in (1001, "300")),
-        ("scale", "x", ""),
+        *(("scale", value, "") for value in ("x", -1, 1.5, None, True)),
+        ("scale", 5000, ""),
+        ("deploy", {"replicas": 5000}, "/replicas"),
         ("deploy", [], ""),
         ("deploy", {"replicas": "x", "restart_policy": 5, "resources": []}, "/replicas /restart_policy /resources"),
         (
@@ -135,6 +142,7 @@ def test_wrong_values(key: str, value: Json, where: str) -> None:
             {"mem_reservation": "1g", "deploy": resources(reservations={"memory": "2g"})},
             "deploy/resources/reservations/memory",
         ),
+        ({"scale": 2, "deploy": {"replicas": 3}}, "deploy/replicas"),
         ({"cpus": 0.5, "cpu_quota": 5000}, "cpu_quota"),
         ({"cpu_period": 5000, "deploy": resources(limits={"cpus": 1})}, "cpu_period"),
         ({"memswap_limit": "1g"}, "memswap_limit"),
@@ -154,8 +162,6 @@ def test_what_does_not_go_together(keys: Json, where: str) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "where", "message"),
     [
-        ("scale", 2, "", "not supported"),
-        ("deploy", {"replicas": 0}, "/replicas", "not supported"),
         ("blkio_config", {"device_read_bps": []}, "/device_read_bps", "not supported"),
         ("blkio_config", {"wieght": 5}, "/wieght", "not a key"),
         ("deploy", resources(limit={}), "/resources/limit", "not a key"),

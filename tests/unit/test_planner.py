@@ -273,7 +273,7 @@ API, DB = running(BOTH, "api", name="api"), running(BOTH, "db", name="db")
 
 
 def test_a_service_that_left_the_target_goes_once_all_images_are_there():
-    gone = "the service is no longer in the target"
+    gone = "it is no longer in the target"
     alone = wanted(app(db=service("db:1")))
     assert printed(plan(alone, world(alone, API, DB))) == f"stop api: {gone}\nremove api: {gone}"
     newer = wanted(app(db=service("db:2")))
