@@ -7,8 +7,11 @@ import contextlib
 import os
 import secrets
 import socket
+import tempfile
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 # Read when testcontainers is imported.
 os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
@@ -19,16 +22,26 @@ from testcontainers.core.container import DockerContainer
 from tests.eventually import eventually
 
 READY_S = 15.0
+USER, PASSWORD = "device", "correct horse battery"
+_HTPASSWD = f"{USER}:$2y$05$abcdefghijklmnopqrstuuD3mHdCr44zlIZ.VZCaYRpfQhXMYnEo.\n"
 _PORT = 5000
 
 
 class Registry:
-    def __init__(self) -> None:
+    def __init__(self, htpasswd: Path | None = None) -> None:
+        """With `htpasswd`, everybody has to log in."""
         # A port of ours: one that the engine chooses would be another one after a restart.
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = int(free.getsockname()[1])
         image = os.environ.get("REGISTRY_IMAGE", "registry:2")
+        self.host = f"127.0.0.1:{self.port}"
+        self._login = {"username": USER, "password": PASSWORD} if htpasswd else None
         self._container = DockerContainer(image).with_bind_ports(_PORT, self.port)
+        if htpasswd:
+            self._container.with_volume_mapping(str(htpasswd.parent), "/auth", "ro")
+            self._container.with_env("REGISTRY_AUTH", "htpasswd")
+            self._container.with_env("REGISTRY_AUTH_HTPASSWD_REALM", "here")
+            self._container.with_env("REGISTRY_AUTH_HTPASSWD_PATH", f"/auth/{htpasswd.name}")
 
     def open(self) -> None:
         self._container.start()
@@ -48,16 +61,21 @@ class Registry:
         eventually(self._answers, READY_S, "the registry answers")
 
     def _answers(self) -> bool:
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{self.port}/v2/", timeout=1):
-            return True
-        return False
+        try:
+            with urllib.request.urlopen(f"http://{self.host}/v2/", timeout=1):
+                return True
+        except urllib.error.HTTPError as error:
+            error.close()
+            return error.code == 401
+        except OSError:
+            return False
 
     def push(self, api: docker.APIClient, image: str, tag: str = "1") -> tuple[str, str]:
         """Its name there with the tag, and by digest. The engine keeps neither."""
-        repository = f"127.0.0.1:{self.port}/{secrets.token_hex(4)}"
+        repository = f"{self.host}/{secrets.token_hex(4)}"
         name = f"{repository}:{tag}"
         assert api.tag(image, repository, tag)
-        for line in api.push(repository, tag, stream=True, decode=True):
+        for line in api.push(repository, tag, stream=True, decode=True, auth_config=self._login):
             assert "error" not in line, line
         (by_digest,) = (ref for ref in api.inspect_image(name)["RepoDigests"] if ref.startswith(repository))
         api.remove_image(name)
@@ -67,11 +85,15 @@ class Registry:
 
 
 @contextlib.contextmanager
-def registry() -> Iterator[Registry]:
-    """Started. The images pulled from it are the test's to remove."""
-    running = Registry()
-    try:
-        running.open()
-        yield running
-    finally:
-        running.close()
+def registry(*, login: bool = False) -> Iterator[Registry]:
+    """Started; with `login`, for `USER` and `PASSWORD` only. The images pulled from it are the test's to remove."""
+    with tempfile.TemporaryDirectory(prefix="registry-") as folder:
+        Path(folder).chmod(0o755)
+        htpasswd = Path(folder, "htpasswd")
+        htpasswd.write_text(_HTPASSWD, encoding="utf-8")
+        running = Registry(htpasswd if login else None)
+        try:
+            running.open()
+            yield running
+        finally:
+            running.close()

@@ -18,8 +18,9 @@ from device_agent.adapters import docker_observe as look
 from device_agent.adapters.docker_events import OPENED, event, events_path
 from device_agent.adapters.docker_http import EngineHttp
 from device_agent.adapters.docker_memory import ImageList, Inspections, Memo
-from device_agent.adapters.docker_pull import SILENCE_S, Pulling, check, pull_path
-from device_agent.model.errors import Cancelled, EngineAway, EngineError, Kind
+from device_agent.adapters.docker_pull import pull
+from device_agent.adapters.registry_auth import RegistryAuth
+from device_agent.model.errors import EngineError, Kind
 from device_agent.model.observed import LABEL_DEVICE, EngineEvent, Observed
 from device_agent.model.steps import Connect, Create, CreateNetwork, CreateVolume, Upload
 from device_agent.ports import PullProgress
@@ -27,14 +28,17 @@ from device_agent.ports import PullProgress
 if TYPE_CHECKING:
     from device_agent.adapters.docker_actions import Actions
 
+NO_LOGINS = RegistryAuth()
+
 log = structlog.get_logger()
 
 
 class DockerEngine:
     """`owner` is the value of the label `device-agent.device` (`{fleet}/{device}`): what carries it is ours."""
 
-    def __init__(self, url: str, owner: str, *, timeout_s: float = 15.0) -> None:
+    def __init__(self, url: str, owner: str, *, auth: RegistryAuth = NO_LOGINS, timeout_s: float = 15.0) -> None:
         self._owner = owner
+        self._auth = auth
         self._http = EngineHttp(url, timeout_s)
         self._inspections = Inspections()
         self._containers = Memo(look.listed_containers)
@@ -111,23 +115,10 @@ class DockerEngine:
             lines.close()
 
     def pull(self, image: str, progress: Callable[[PullProgress], None], cancel: Event) -> None:
-        if image.startswith("sha256:"):
-            raise EngineError("no_such_image", f"an image id cannot be pulled: {image}", Kind.TARGET)
-        pulling = Pulling(image, progress)
         try:
-            for line in self._http.lines("POST", pull_path(image), stop=cancel, idle_s=SILENCE_S):
-                if line:
-                    pulling.line(line)
-        except TimeoutError as error:
-            if not self._http.ping():
-                raise EngineAway(f"the engine fell silent while pulling {image}") from error
-            message = f"the registry has sent nothing of {image} for {SILENCE_S:g} s"
-            raise EngineError("pull_stalled", message, Kind.TEMPORARY) from error
-        if cancel.is_set():
-            raise Cancelled(image)
-        pulling.end()
-        self._image_list.changed()
-        check(image, self._http.get(f"/images/{quote(image, safe='/:@')}/json")[0].checked().json(), pulling.digest)
+            pull(self._http, self._auth, image, progress, cancel)
+        finally:
+            self._image_list.changed()
 
     def create_network(self, network: CreateNetwork) -> None:
         self._actions.create_network(network)

@@ -183,8 +183,12 @@ _OF_REGISTRY: tuple[_Sort, ...] = (
     _sort(
         "registry_auth",
         _OUTSIDE,
-        "the registry wants other credentials",
+        "the registry wants credentials, or other ones",
         "unauthorized",
+        "pull access denied",
+        r"\bdenied:",
+        "access to the resource is denied",
+        r"\b403 forbidden",
         "authentication required",
         "no basic auth credentials",
         "access forbidden",
@@ -193,13 +197,10 @@ _OF_REGISTRY: tuple[_Sort, ...] = (
     _sort(
         "no_such_image",
         _TARGET,
-        "the image does not exist, or needs credentials",
+        "the image does not exist",
         "manifest (for .* )?(unknown|not found)",
         "name unknown",
         "repository .* not found",
-        "pull access denied",
-        "does not exist or no pull access",
-        "requested access to the resource is denied",
     ),
     _sort(
         "registry_unreachable",

@@ -1,14 +1,21 @@
-"""Pulling: what the engine says line by line, added up. Failures come in-band, under HTTP 200."""
+"""Pulling: what the engine says line by line, added up. Failures come in-band, under HTTP 200.
+
+An image id is pulled by nobody. What ends well was looked at: the image under the name is the one just pulled.
+"""
 
 import json
 import re
 import time
 from collections.abc import Callable
+from threading import Event
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from device_agent.adapters.docker_errors import sorted_error
-from device_agent.model.errors import EngineError, Kind
+from device_agent.adapters.docker_http import EngineHttp
+from device_agent.adapters.registry_auth import SETTING, Login, RegistryAuth
+from device_agent.model.errors import Cancelled, EngineAway, EngineError, Kind
+from device_agent.model.image import registry_of
 from device_agent.ports import PullProgress
 
 SILENCE_S = 120.0
@@ -16,6 +23,49 @@ SILENCE_S = 120.0
 REPORT_S = 0.25
 
 _DIGEST = re.compile(r"Digest: (sha256:[0-9a-f]{64})")
+
+
+def pull(
+    http: EngineHttp, auth: RegistryAuth, image: str, progress: Callable[[PullProgress], None], cancel: Event
+) -> None:
+    """`ports.Engine.pull`, with the credentials that there are for the image's registry."""
+    if image.startswith("sha256:"):
+        raise EngineError("no_such_image", f"an image id cannot be pulled: {image}", Kind.TARGET)
+    pulling = Pulling(image, progress)
+    login = _login(auth, image)
+    headers = {"X-Registry-Auth": login.header(registry_of(image))} if login else {}
+    try:
+        for line in http.lines("POST", pull_path(image), stop=cancel, idle_s=SILENCE_S, headers=headers):
+            if line:
+                pulling.line(line)
+    except TimeoutError as error:
+        if not http.ping():
+            raise EngineAway(f"the engine fell silent while pulling {image}") from error
+        message = f"the registry has sent nothing of {image} for {SILENCE_S:g} s"
+        raise EngineError("pull_stalled", message, Kind.TEMPORARY) from error
+    except EngineError as error:
+        raise (_refused(image, error, login) if error.code == "registry_auth" else error) from error
+    if cancel.is_set():
+        raise Cancelled(image)
+    pulling.end()
+    check(image, http.get(f"/images/{quote(image, safe='/:@')}/json")[0].checked().json(), pulling.digest)
+
+
+def _login(auth: RegistryAuth, image: str) -> Login | None:
+    try:
+        return auth.login(registry_of(image))
+    except ValueError as error:
+        raise EngineError("registry_auth", f"{SETTING}: {error}", Kind.OUTSIDE) from None
+
+
+def _refused(image: str, error: EngineError, login: Login | None) -> EngineError:
+    """Which registry it was, and what can be done about it here."""
+    registry = registry_of(image)
+    if login:
+        what = f"{registry} refuses the credentials that {SETTING} has for it, or has no {image}"
+    else:
+        what = f"{registry} wants credentials for {image}, or has no such image; {SETTING} has none for {registry}"
+    return EngineError(error.code, f"{what}: {error.message}", error.kind)
 
 
 def pull_path(reference: str) -> str:

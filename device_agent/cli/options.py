@@ -1,5 +1,6 @@
 """From the settings to what the agent needs of them."""
 
+from device_agent.adapters.registry_auth import SETTING, RegistryAuth
 from device_agent.cli.settings import BadSetting, Settings, load_policy
 from device_agent.core.wanted import Naming
 from device_agent.model.target import Identity
@@ -26,3 +27,13 @@ def agent_options(settings: Settings) -> Options:
         limits=Limits(settings.target_max_bytes, settings.target_max_inflated_bytes),
         trusted=trusted,
     )
+
+
+def registry_auth(settings: Settings) -> RegistryAuth:
+    """Raises `BadSetting` for what cannot be used now; each pull reads it anew."""
+    auth = RegistryAuth(settings.registry_auth)
+    try:
+        auth.logins()
+    except ValueError as error:
+        raise BadSetting(f"{SETTING}: {error}") from None
+    return auth

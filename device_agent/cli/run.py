@@ -20,7 +20,7 @@ from device_agent.adapters.host import PsutilHost
 from device_agent.adapters.mqtt import MqttTransport
 from device_agent.adapters.store import StoreLocked, open_store
 from device_agent.cli.logs import configure_logs
-from device_agent.cli.options import agent_options
+from device_agent.cli.options import agent_options, registry_auth
 from device_agent.cli.settings import BadSetting, Settings, load
 from device_agent.model.errors import StoreBroken, StoreFull
 from device_agent.ports import Clock, Store
@@ -48,6 +48,7 @@ def run() -> int:
     try:
         settings = load()
         options = agent_options(settings)
+        auth = registry_auth(settings)
     except BadSetting as bad:
         print(f"device-agent: {bad}", file=sys.stderr)
         return 2
@@ -61,7 +62,7 @@ def run() -> int:
     except (StoreBroken, StoreFull, OSError) as error:
         print(f"device-agent: {settings.data_dir}: {error}", file=sys.stderr)
         return 1
-    engine = DockerEngine(settings.engine_url, str(options.identity))
+    engine = DockerEngine(settings.engine_url, str(options.identity), auth=auth)
     control = ControlSocket(settings.control_socket, lambda *question: inbox.put(Request(*question)))
     heartbeat = settings.control_socket.parent / HEARTBEAT
     agent = Agent(

@@ -59,6 +59,8 @@ class Settings(BaseSettings):
     trusted_keys: Path | None = None
     signature_threshold: Annotated[int, Field(ge=1)] = 1
     policy_file: Path | None = None
+    registry_auth: Path | None = None
+    """A Docker `config.json`, or a folder of them."""
     target_max_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 1024 * 1024
     """A target as it travels."""
     target_max_inflated_bytes: Annotated[int, Field(ge=1024, le=256 * 1024 * 1024)] = 8 * 1024 * 1024

@@ -2,6 +2,8 @@
 
 import re
 
+DOCKER_HUB = "docker.io"
+
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -20,13 +22,18 @@ def normalise(reference: str) -> str:
     if slash and ("." in head or ":" in head or head == "localhost"):
         registry, path = head, rest
     else:
-        registry, path = "docker.io", name
+        registry, path = DOCKER_HUB, name
     if registry == "index.docker.io":
-        registry = "docker.io"
+        registry = DOCKER_HUB
     last = path.rpartition("/")[2]
     tag = ""
     if ":" in last:
         path, _, tag = path.rpartition(":")
-    if registry == "docker.io" and "/" not in path:
+    if registry == DOCKER_HUB and "/" not in path:
         path = f"library/{path}"
     return f"{registry}/{path}@{digest}" if digest else f"{registry}/{path}:{tag or 'latest'}"
+
+
+def registry_of(reference: str) -> str:
+    """Its host, with the port where one is named."""
+    return normalise(reference).partition("/")[0]

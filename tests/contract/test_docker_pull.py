@@ -128,7 +128,7 @@ def test_giving_up_half_way(pulls: Pulls) -> None:
 
 
 def test_a_registry_that_stands_still(pulls: Pulls, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("device_agent.adapters.docker_engine.SILENCE_S", 1.0)
+    monkeypatch.setattr("device_agent.adapters.docker_pull.SILENCE_S", 1.0)
     pulls.registry.push("1")
     pulls.registry.stands_still = True
 

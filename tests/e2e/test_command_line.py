@@ -199,6 +199,7 @@ def test_version_and_config_must_need_no_agent(device: Device) -> None:
         ({"MQTT_URL": "http://broker"}, "MQTT_URL"),
         ({"MQTT_PORT": "1883"}, "DEVICE_AGENT_MQTT_PORT is not a setting"),
         ({"TRUSTED_KEYS": "/nonexistent"}, "TRUSTED_KEYS"),
+        ({"REGISTRY_AUTH": "/nonexistent"}, "REGISTRY_AUTH"),
     ],
 )
 def test_a_bad_setting_must_stop_the_start_with_a_line_that_names_it(

@@ -1,6 +1,7 @@
 """Images that are not on the device, from a real registry: pulled, waited for, never in the way of what runs."""
 
 import contextlib
+import json
 from collections.abc import Iterator
 
 import docker
@@ -9,7 +10,7 @@ import pytest
 from tests.e2e.device import Device, app, service
 from tests.e2e.host import TEST_IMAGE
 from tests.eventually import eventually
-from tests.registry import Registry, registry
+from tests.registry import PASSWORD, USER, Registry, registry
 
 
 @pytest.fixture
@@ -68,3 +69,40 @@ def test_an_image_that_does_not_exist_must_be_told_and_hold_up_no_other_app(devi
     assert (failed["app"], failed["code"]) == ("bad", "no_such_image")
     assert missing in failed["message"] or "never/was" in failed["message"]
     assert "applied" not in [verdict for verdict, app_name in device.verdicts(failed["revision"]) if app_name is None]
+
+
+def test_credentials_must_let_in_after_they_were_rotated_and_be_told_to_nobody(device: Device) -> None:
+    with registry(login=True) as shop:
+        image, _ = shop.push(device.host.api, f"{TEST_IMAGE}:1")
+        file = device.folder / "config.json"
+        wrong = "canary-of-yesterday"
+
+        def give(password: str) -> None:
+            file.write_text(json.dumps({"auths": {shop.host: {"username": USER, "password": password}}}))
+
+        with forgotten(device, image):
+            give(wrong)
+            device.start(REGISTRY_AUTH=str(file), LOG_LEVEL="debug")
+            device.cloud.publish({"a": app(one=service(image=image))})
+            (failed,) = eventually(lambda: device.acks(verdict="failed"), 20, "the ack says that it fails")
+            assert (failed["app"], failed["service"], failed["code"]) == ("a", "one", "registry_auth")
+            assert shop.host in failed["message"]
+            assert "DEVICE_AGENT_REGISTRY_AUTH" in failed["message"]
+            give(PASSWORD)
+            device.converge(60)
+
+            said = [
+                device.log(),
+                json.dumps(device.status()),
+                device.cli("explain", "a/one").stdout.decode(),
+                device.cli("config").stdout.decode(),
+                json.dumps(
+                    [dict(entry.body) for entry in (*device.cloud.acks(device.id), *device.cloud.events(device.id))]
+                ),
+                (device.data / "database.sqlite").read_bytes().decode("latin-1"),
+                (device.data / "database.sqlite-wal").read_bytes().decode("latin-1"),
+            ]
+            for text in said:
+                assert text
+                assert wrong not in text
+                assert PASSWORD not in text

@@ -330,7 +330,7 @@ def test_a_pull_that_is_cut_has_not_succeeded(daemon: FakeDaemon, engine: Docker
 def test_a_pull_that_stands_still_is_given_up(
     daemon: FakeDaemon, engine: DockerEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("device_agent.adapters.docker_engine.SILENCE_S", 0.2)
+    monkeypatch.setattr("device_agent.adapters.docker_pull.SILENCE_S", 0.2)
 
     def stall(request: Request) -> None:
         request.begin()
