@@ -10,18 +10,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from cloud_sim.clock import monotonic, now
 from cloud_sim.collector import Collector
 from cloud_sim.connection import Broker, Misconfigured
 from cloud_sim.database import Database, Entry
 from cloud_sim.diff import Change, diff
+from cloud_sim.keys import halves
 from cloud_sim.roster import OFFLINE, Device, Yardstick
 from device_agent.model.canonical import digest
+from device_agent.model.errors import Refused
 from device_agent.model.target import DEVICE, FLEET, Json, Target, Version
-from device_agent.wire.target import SCHEMA, read_target
+from device_agent.wire import dsse, payload
+from device_agent.wire.target import SCHEMA, open_target, read_target
 from device_agent.wire.topics import DEFAULT_ROOT, FleetTopics
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 PUBACK_S = 10.0
 COMPRESSED_FROM_BYTES = 64 * 1024
@@ -87,10 +93,14 @@ class Cloud:
         cert_file: Path | None = None,
         key_file: Path | None = None,
         mqtt_version: Literal["5", "3.1.1"] = "5",
+        keys: Sequence["Ed25519PrivateKey"] = (),
         connect_timeout_s: float = 5.0,
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`database` is a file, or `:memory:`. `tell` gets a sentence when something happens that nobody asked for.
+
+        With `keys` everything published is signed by all of them, and of what the broker retains only what is signed
+        by one of them counts: a broker could else slip in apps that the next target would be signed with.
 
         Raises `Misconfigured`.
         """
@@ -111,7 +121,9 @@ class Cloud:
         self._connect_timeout_s = connect_timeout_s
         self._database = Database(database, f"{broker.address}/{root}/{fleet}")
         client_id = f"cloud-sim.{fleet}.{secrets.token_hex(4)}"
-        self._collector = Collector(broker, self._topics, client_id, self._database, tell)
+        self._keys = tuple(keys)
+        trusted = halves(keys, threshold=1) if keys else None
+        self._collector = Collector(broker, self._topics, client_id, self._database, tell, trusted)
 
     def __enter__(self) -> Self:
         try:
@@ -173,6 +185,8 @@ class Cloud:
             changes = diff(last.apps if last else {}, apps)
             published = Published(device, version, digest(body), release, changes, self._database.last_entry())
             raw = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+            if self._keys:
+                raw = dsse.seal(raw, self._keys)
             if len(raw) > COMPRESSED_FROM_BYTES:
                 raw = gzip.compress(raw)
             # What cannot be read back as a target is refused here, before anything remembers it.
@@ -202,6 +216,20 @@ class Cloud:
     def owns(self, device: str | None = None) -> bool:
         """Whether the newest target is one of this cloud, and no device has a newer one."""
         return self._collector.owns(device)
+
+    def is_signed(self, target: Target) -> bool:
+        """Whether it is in an envelope at all."""
+        return dsse.is_envelope(payload.read(target.raw, target.content_type))
+
+    def signs(self, target: Target) -> bool:
+        """Whether publishing it now would sign it no better: every key of this cloud has signed it."""
+        if not self._keys:
+            return True
+        try:
+            open_target(target.raw, target.content_type, trusted=halves(self._keys, threshold=len(self._keys)))
+        except Refused:
+            return False
+        return True
 
     def devices(self) -> tuple[Device, ...]:
         """All that have ever been heard of, by name."""

@@ -17,6 +17,7 @@ from cloud_sim.hearing import Hearing
 from cloud_sim.numbering import next_version
 from device_agent.model.errors import Refused
 from device_agent.model.target import Target, Version
+from device_agent.wire.dsse import TrustedKeys
 from device_agent.wire.target import read_target
 from device_agent.wire.topics import FleetTopics
 
@@ -37,8 +38,15 @@ class Collector:
     """Started by `open`. Its methods may be called from any thread."""
 
     def __init__(
-        self, broker: Broker, topics: FleetTopics, client_id: str, database: Database, tell: Callable[[str], None]
+        self,
+        broker: Broker,
+        topics: FleetTopics,
+        client_id: str,
+        database: Database,
+        tell: Callable[[str], None],
+        trusted: TrustedKeys | None = None,
     ) -> None:
+        """`trusted`: what the broker retains counts only when it is signed by these keys."""
         self.changed = threading.Condition(threading.RLock())
         self.hearing = Hearing(database, tell)
         self.down: Down | None = None
@@ -46,6 +54,7 @@ class Collector:
         self._topics = topics
         self._database = database
         self._tell = tell
+        self._trusted = trusted
         self._marker = topics.reply(client_id)
         subscriptions = (*topics.targets, *topics.subscriptions())
         self.connection = Connection(broker, client_id, subscriptions=subscriptions, marker=self._marker)
@@ -175,7 +184,9 @@ class Collector:
             self._retained.pop(device, None)
             return
         try:
-            target = _read(message.payload, message.content_type)
+            # What this cloud published itself needs no proof, whatever keys it was signed with then.
+            ours = message.payload == self._database.owned().get(device)
+            target = read_target(message.payload, message.content_type, trusted=None if ours else self._trusted)
         except Refused as refused:
             self._foreign(device, message.topic, refused.message)
             return

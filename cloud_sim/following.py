@@ -76,6 +76,10 @@ class Following:
 
     def _concerns(self, entry: Entry) -> bool:
         body, published = entry.body, self.published
+        if body.get("verdict") == "rejected" and "revision" not in body:
+            # Nothing was believed of it (too large, no JSON, not signed): that it came after this one was published,
+            # and on its topic, is all there is to go by.
+            return body.get("scope") == published.scope
         return (body.get("scope"), body.get("epoch"), body.get("revision")) == (published.scope, *published.version)
 
     def _row(self, device: Device, shortfall: str | None) -> Row:

@@ -24,6 +24,7 @@ from device_agent.ports import Received
 from device_agent.runtime.agent import Agent, Options
 from device_agent.runtime.inbox import Event, Request, StopRequested
 from device_agent.runtime.intake import SETTLE_S
+from device_agent.wire.dsse import TrustedKeys
 from device_agent.wire.payload import DEFAULT_LIMITS, Limits
 from device_agent.wire.topics import DEFAULT_ROOT, Topics
 from tests.builders import IDENTITY, NAMING, NOW, OPEN, payload
@@ -164,6 +165,7 @@ class Device:
         limits: Limits = DEFAULT_LIMITS,
         images: tuple[str, ...] = (),
         seed: int | None = 1,
+        trusted: Callable[[], TrustedKeys] | None = None,
     ) -> None:
         """`seed` is of the jitter: a test that fails, fails again. Hypothesis has its own."""
         if seed is not None:
@@ -179,7 +181,7 @@ class Device:
         """Called before each engine call: raises what the engine is to answer."""
         self.store = FakeStore(self.clock, self._store_call)
         self.broker = Broker(self.fuse)
-        self.options = Options(IDENTITY, TOPICS, NAMING, policy=policy, limits=limits)
+        self.options = Options(IDENTITY, TOPICS, NAMING, policy=policy, limits=limits, trusted=trusted)
         self.beats = 0
         self.mixed = False
         """Jobs run in any order, and some of them while a look is being taken: as threads do."""

@@ -9,12 +9,14 @@ import typer
 from rich.console import RenderableType
 from rich.live import Live
 
+from cloud_sim.cli import keys as keys_commands
 from cloud_sim.cli.options import DONE, FAILED, TOO_LATE, Settings, complain, note, seconds, with_settings
 from cloud_sim.cli.screen import Screen, summary
 from cloud_sim.clock import monotonic, now
 from cloud_sim.cloud import Cloud, Published
 from cloud_sim.connection import Misconfigured
 from cloud_sim.following import Following, Outcome
+from cloud_sim.keys import read_signing_keys
 from cloud_sim.source import check, combined, read_files
 from device_agent import __version__
 
@@ -27,6 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 not reached in time.",
 )
+app.add_typer(keys_commands.app)
 
 REFRESH_S = 0.2
 
@@ -53,6 +56,10 @@ def publish(
     replace: Annotated[bool, typer.Option("--replace", help="The target has these apps and no others.")] = False,
     allow_empty: Annotated[bool, typer.Option("--allow-empty", help="Devices may be left without any app.")] = False,
     release: Annotated[str | None, typer.Option(help="A name for what is published; else the time.")] = None,
+    key: Annotated[
+        list[Path] | None,
+        typer.Option(envvar="CLOUD_SIM_KEY", metavar="FILE", help="Sign with this key; may be given several times."),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow it until the devices have converged.")] = True,
     timeout: Timeout = 300.0,
     as_json: AsJson = False,
@@ -70,16 +77,18 @@ def publish(
         raise Misconfigured(f"the document is for the fleet {named}, and --fleet is {settings.fleet}")
     whose = device or source.scope.get("device")
     screen = Screen(as_json=as_json)
-    with settings.cloud(named) as cloud:
+    with settings.cloud(named, keys=read_signing_keys(key or [])) as cloud:
         last = cloud.last(whose)
         apps = combined(source, last.apps if last else {}, removed=remove or [], replace=replace)
         if not (apps or allow_empty or source.allow_empty or whose):
             raise Misconfigured("this leaves no app at all, and devices refuse that: say --allow-empty if it is meant")
         for warning in (*source.warnings, *check(apps, fleet=cloud.last() if whose else None)):
             note(warning)
+        if last and not key and cloud.is_signed(last):
+            note(f"the last target, {last.version}, was signed, this one is not (--key): devices with keys refuse it")
         wanted = release or source.release
         same = last and not cloud.diff(apps, device=whose) and source.expires_at == last.expires_at and not source.more
-        if last and same and wanted in (None, last.release) and cloud.owns(whose):
+        if last and same and wanted in (None, last.release) and cloud.owns(whose) and cloud.signs(last):
             screen.say(f"nothing has changed: the target stays {last.version}, release {last.release}", "dim")
             published = cloud.again(last)
             screen.tell_published(published)

@@ -5,12 +5,12 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 from rich.console import Console
@@ -19,6 +19,9 @@ from cloud_sim.cloud import Cloud, NotConverged
 from cloud_sim.connection import Denied, Misconfigured, Unreachable
 from device_agent.model.errors import Refused
 from device_agent.wire.topics import DEFAULT_ROOT
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 DONE, FAILED, USAGE, TOO_LATE, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -68,7 +71,7 @@ class Settings:
         ),
     ] = Path()
 
-    def cloud(self, fleet: str | None = None) -> Cloud:
+    def cloud(self, fleet: str | None = None, *, keys: Sequence["Ed25519PrivateKey"] = ()) -> Cloud:
         """Not connected yet. Raises `Misconfigured`."""
         chosen = self.fleet or fleet
         if not chosen:
@@ -84,6 +87,7 @@ class Settings:
             cert_file=self.cert_file,
             key_file=self.key_file,
             mqtt_version=self.mqtt_version.value,
+            keys=keys,
             tell=note,
         )
 

@@ -1,5 +1,7 @@
 """From the settings to what the agent needs of them."""
 
+import functools
+
 from device_agent.adapters.registry_auth import SETTING, RegistryAuth
 from device_agent.cli.settings import BadSetting, Settings, load_policy
 from device_agent.core.wanted import Naming
@@ -15,8 +17,9 @@ def agent_options(settings: Settings) -> Options:
     identity = Identity(settings.fleet, settings.device_id)
     trusted = None
     if settings.trusted_keys:
+        trusted = functools.partial(load_trusted_keys, settings.trusted_keys, settings.signature_threshold)
         try:
-            trusted = load_trusted_keys(settings.trusted_keys, settings.signature_threshold)
+            trusted()
         except ValueError as error:
             raise BadSetting(f"DEVICE_AGENT_TRUSTED_KEYS: {error}") from None
     return Options(

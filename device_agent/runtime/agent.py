@@ -90,7 +90,8 @@ class Options:
     naming: Naming
     policy: Policy = field(default_factory=Policy)
     limits: Limits = DEFAULT_LIMITS
-    trusted: TrustedKeys | None = None
+    trusted: Callable[[], TrustedKeys] | None = None
+    """Reads the trusted keys, which may change meanwhile; raises ValueError. None: signatures are not asked for."""
 
 
 class Died(Exception):  # noqa: N818

@@ -141,7 +141,11 @@ def _document(args: Mapping[str, Json]) -> bytes:
     document = args.get("target")
     if not isinstance(document, str):
         raise Refused("malformed", "the argument target is the document's text")
-    return document.encode("utf-8", "surrogatepass")
+    try:
+        # As the command line wrote its bytes as text, for what is no UTF-8: a compressed target.
+        return document.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise Refused("malformed", "the argument target is not Unicode: a lone surrogate") from error
 
 
 def _backup(agent: "Agent", args: Mapping[str, Json]) -> Json:

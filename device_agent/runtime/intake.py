@@ -127,9 +127,7 @@ class Intake:
             return None
         body: Json = None
         try:
-            body = open_target(
-                message.payload, message.content_type, self.agent.options.limits, self.agent.options.trusted
-            )
+            body = self._opened(message.payload, message.content_type)
             target = read_version(body, raw=message.payload, content_type=message.content_type)
         except Refused as refused:
             seen = glimpse(body)
@@ -214,9 +212,19 @@ class Intake:
 
     def _from_file(self, payload: bytes) -> _Opened:
         """Its scope is its own word: there is no topic that says otherwise."""
-        body = open_target(payload, None, self.agent.options.limits, self.agent.options.trusted)
+        body = self._opened(payload, None)
         target = read_version(body, raw=payload)
         return _Opened(target, body, target.scope, None)
+
+    def _opened(self, payload: bytes, content_type: str | None) -> Json:
+        """Raises `Refused`. Keys are read anew each time: one that was added or removed counts from now on."""
+        options = self.agent.options
+        try:
+            trusted = options.trusted() if options.trusted else None
+        except ValueError as error:
+            log.error("trusted keys cannot be used", why=str(error))  # noqa: TRY400 - the sentence says it all
+            raise Refused("signature", f"no signature can be checked: {error}") from error
+        return open_target(payload, content_type, options.limits, trusted)
 
     def judge(self, opened: _Opened) -> Wanted | None:
         """What would be wanted; None for a repetition. Raises `Refused`."""

@@ -85,6 +85,15 @@ def test_what_is_said_of_an_app_or_of_another_target_ends_nothing() -> None:
     assert row.reason == "no_such_image; there is none"
 
 
+def test_a_refusal_that_could_not_read_the_version_is_of_what_was_published() -> None:
+    known = Known({"d1": "has still 1.4"})
+    known.ack("d1", "rejected", code="signature")
+    del known.heard[-1].body["revision"]  # type: ignore[attr-defined]
+    assert following(known).outcome is Outcome.FAILED
+    known.heard[-1].body["scope"] = "device"  # type: ignore[index]
+    assert following(known).outcome is Outcome.PENDING
+
+
 def test_every_ack_is_told_once() -> None:
     known = Known({"d1": "…"})
     made = following(known)

@@ -1,0 +1,162 @@
+"""A cloud that signs, against a real Mosquitto that cannot be trusted."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from typer.testing import CliRunner
+
+from cloud_sim.cli.commands import app
+from cloud_sim.cloud import Cloud
+from cloud_sim.keys import generate
+from device_agent.model.target import Version
+from device_agent.wire.dsse import load_trusted_keys, open_envelope, seal
+from device_agent.wire.payload import inflate
+from tests.broker import Mosquitto, Peer, mosquitto
+from tests.builders import payload
+from tests.cloud_device import PlainDevice
+from tests.eventually import eventually
+from tests.signing import ALICE, BOB, MALLORY, trusted
+
+pytestmark = pytest.mark.broker
+
+WAIT_S = 15.0
+APPS = {"web": {"services": {"api": {"image": "api:1"}}}}
+CHANGED = {"web": {"services": {"api": {"image": "api:2"}}}}
+EVIL = {"miner": {"services": {"api": {"image": "evil:1"}}}}
+TOPIC = "fleet/v1/plant7/down/target"
+
+
+@pytest.fixture
+def broker() -> Iterator[Mosquitto]:
+    with mosquitto() as broker:
+        yield broker
+
+
+def retained(broker: Mosquitto) -> bytes:
+    with Peer(broker) as peer:
+        peer.subscribe(TOPIC)
+        return eventually(lambda: peer.on(TOPIC), WAIT_S, "a retained target")[0].payload
+
+
+def put(broker: Mosquitto, content: bytes) -> None:
+    with Peer(broker) as peer:
+        peer.publish(TOPIC, content, retain=True)
+
+
+def opened(raw: bytes, *keys: Ed25519PrivateKey) -> Any:
+    """Its body, when every one of `keys` has signed it."""
+    return json.loads(open_envelope(json.loads(inflate(raw)), trusted(*keys, threshold=len(keys))))
+
+
+def test_what_is_published_is_signed_by_every_key_and_proven_by_digest(broker: Mosquitto, tmp_path: Path) -> None:
+    with (
+        Cloud(broker.url, "plant7", database=tmp_path / "db", keys=[ALICE, BOB]) as cloud,
+        PlainDevice(broker, "plant7", "d1"),
+    ):
+        cloud.publish(APPS)
+        cloud.publish(CHANGED, device="d1")
+        # The digests are of what is inside, on both sides.
+        cloud.wait_converged(WAIT_S, ["d1"])
+        body = opened(retained(broker), ALICE, BOB)
+    assert body["scope"] == {"fleet": "plant7", "device": None}
+    assert (body["epoch"], body["revision"], body["apps"]) == (1, 1, APPS)
+
+
+def test_somebody_who_only_watches_needs_no_key_to_prove_it(broker: Mosquitto, tmp_path: Path) -> None:
+    with (
+        Cloud(broker.url, "plant7", database=tmp_path / "db", keys=[ALICE]) as cloud,
+        PlainDevice(broker, "plant7", "d1"),
+    ):
+        cloud.publish(APPS)
+        with Cloud(broker.url, "plant7", database=":memory:") as other:
+            other.wait_converged(WAIT_S, ["d1"])
+
+
+def test_a_large_one_is_signed_and_travels_compressed(broker: Mosquitto, tmp_path: Path) -> None:
+    many = {f"a{n}": {"services": {"api": {"image": f"api:{n}"}}} for n in range(2000)}
+    with Cloud(broker.url, "plant7", database=tmp_path / "db", keys=[ALICE]) as cloud:
+        cloud.publish(many)
+        raw = retained(broker)
+    assert raw.startswith(b"\x1f\x8b")
+    assert opened(raw, ALICE)["apps"] == many
+
+
+def test_what_the_broker_lost_comes_back_as_it_was_signed(broker: Mosquitto, tmp_path: Path) -> None:
+    with Cloud(broker.url, "plant7", database=tmp_path / "db", keys=[ALICE]) as cloud:
+        cloud.publish(APPS)
+        before = retained(broker)
+    put(broker, b"")
+    # No key is at hand, and none is needed.
+    with Cloud(broker.url, "plant7", database=tmp_path / "db"):
+        assert retained(broker) == before
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [payload(EVIL, revision=99), seal(payload(EVIL, revision=99), [MALLORY])],
+    ids=["unsigned", "a stranger's"],
+)
+@pytest.mark.parametrize("known", [True, False], ids=["with a database", "without"])
+def test_a_broker_cannot_slip_in_what_would_be_signed_next(
+    broker: Mosquitto, tmp_path: Path, forged: bytes, known: bool
+) -> None:
+    if known:
+        with Cloud(broker.url, "plant7", database=tmp_path / "db", keys=[ALICE]) as cloud:
+            cloud.publish(APPS)
+    put(broker, forged)
+    told: list[str] = []
+    with Cloud(broker.url, "plant7", database=tmp_path / "db", keys=[ALICE], tell=told.append) as cloud:
+        last = cloud.last()
+        assert (last.apps if last else None) == (APPS if known else None)
+        assert cloud.next_version() == (Version(1, 2) if known else Version(1, 1))
+        assert any("is no target for it" in said for said in told)
+        if known:
+            assert opened(retained(broker), ALICE)["apps"] == APPS
+
+
+def test_what_it_published_itself_before_is_no_forgery(broker: Mosquitto, tmp_path: Path) -> None:
+    with Cloud(broker.url, "plant7", database=tmp_path / "db") as cloud:
+        cloud.publish(APPS)
+    told: list[str] = []
+    with Cloud(broker.url, "plant7", database=tmp_path / "db", keys=[ALICE], tell=told.append) as cloud:
+        assert told == []
+        assert cloud.publish(CHANGED).version == Version(1, 2)
+        assert opened(retained(broker), ALICE)["apps"] == CHANGED
+
+
+class Ended:
+    def __init__(self, broker: Mosquitto, folder: Path, *arguments: str) -> None:
+        environment = {
+            "CLOUD_SIM_MQTT_URL": broker.url,
+            "CLOUD_SIM_FLEET": "plant7",
+            "CLOUD_SIM_DATABASE": str(folder / "db"),
+        }
+        ended = CliRunner().invoke(app, list(arguments), env=environment)
+        assert ended.exit_code == 0, ended.output
+        self.out, self.err = ended.stdout, ended.stderr
+
+
+def test_publish_signs_anew_when_the_keys_change(broker: Mosquitto, tmp_path: Path) -> None:
+    target = tmp_path / "target.json"
+    target.write_text(json.dumps({"apps": APPS, "release": "a"}))
+    (tmp_path / "keys").mkdir()
+    old, new = tmp_path / "keys" / "old.key", tmp_path / "keys" / "new.key"
+    for key in (old, new):
+        generate(key)
+
+    def publish(*keys: Path) -> Ended:
+        signing = [word for key in keys for word in ("--key", str(key))]
+        return Ended(broker, tmp_path, "publish", str(target), "--no-wait", *signing)
+
+    publish(old)
+    assert "nothing has changed" in publish(old).out
+    assert "published to the fleet: 1.2" in publish(old, new).out
+    both = load_trusted_keys(tmp_path / "keys", 2)
+    assert b'"revision":2' in open_envelope(json.loads(retained(broker)), both)
+    # One of the two has signed it already, and more signatures than needed do no harm.
+    assert "nothing has changed" in publish(new).out
+    assert "was signed, this one is not" in publish().err
