@@ -36,15 +36,16 @@ _CONNECT = b"\x10\x11\x00\x04MQTT\x04\x02\x00\x3c\x00\x05ready"
 _CONNACK = 0x20
 
 
-class Mosquitto:
-    """A running broker. `port` is MQTT, `tls_port` MQTT over TLS where the configuration has a listener 8883."""
+class BrokerContainer:
+    """A running broker, MQTT without TLS at `port`."""
 
+    name: str
+    ready_s = READY_S
     host = "127.0.0.1"
 
-    def __init__(self, container: DockerContainer, port: int, tls_port: int) -> None:
+    def __init__(self, container: DockerContainer, port: int) -> None:
         self.container = container
         self.port = port
-        self.tls_port = tls_port
 
     @property
     def url(self) -> str:
@@ -52,7 +53,7 @@ class Mosquitto:
 
     def wait_ready(self) -> None:
         """Until it answers a CONNECT, be it with a refusal."""
-        eventually(self._answers, READY_S, "Mosquitto answers")
+        eventually(self._answers, self.ready_s, f"{self.name} answers")
 
     def stop(self) -> None:
         self._docker().stop(timeout=5)
@@ -91,6 +92,16 @@ class Mosquitto:
                 return sock.recv(1)[:1] == bytes([_CONNACK])
         except OSError:
             return False
+
+
+class Mosquitto(BrokerContainer):
+    """`tls_port` is MQTT over TLS where the configuration has a listener 8883."""
+
+    name = "Mosquitto"
+
+    def __init__(self, container: DockerContainer, port: int, tls_port: int) -> None:
+        super().__init__(container, port)
+        self.tls_port = tls_port
 
 
 @contextlib.contextmanager
@@ -142,7 +153,9 @@ class Heard:
 class Peer:
     """Another client of the broker, MQTT 5: publishes, and collects what it hears."""
 
-    def __init__(self, broker: Mosquitto, *, client_id: str = "", user: str | None = None, password: str | None = None):
+    def __init__(
+        self, broker: BrokerContainer, *, client_id: str = "", user: str | None = None, password: str | None = None
+    ) -> None:
         self.heard: list[Heard] = []
         self.client = paho.Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=paho.MQTTv5)
         if user is not None:

@@ -1,38 +1,48 @@
-"""The port `Transport`: the fake and the real adapter, MQTT 5 and 3.1.1 over a real Mosquitto, pass the same suite.
+"""The port `Transport`: the fake, and the real adapter over Mosquitto and RabbitMQ, MQTT 5 and 3.1.1, pass one suite.
 
 `test_transport_faults.py` is what only a real broker can do.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from device_agent.model.errors import Refused
 from device_agent.ports import Connected, Disconnected, Published, Received
-from tests.broker import Mosquitto, mosquitto
+from tests.broker import OPEN, BrokerContainer, mosquitto
 from tests.contract.transport_bench import Bench, FakeBench, RealBench
+from tests.rabbitmq import rabbitmq
+
+
+LIMIT = 20_000
 
 
 @pytest.fixture(scope="module")
-def broker() -> Iterator[Mosquitto]:
-    with mosquitto("allow_anonymous true\nmax_packet_size 20000\n") as running:
+def mosquitto_broker() -> Iterator[BrokerContainer]:
+    with mosquitto(f"{OPEN}max_packet_size {LIMIT}\n") as running:
         yield running
 
 
+@pytest.fixture(scope="module")
+def rabbitmq_broker() -> Iterator[BrokerContainer]:
+    with rabbitmq(f"mqtt.max_packet_size_authenticated = {LIMIT}\n") as running:
+        yield running
+
+
+REAL = [(broker, version) for broker in ("mosquitto", "rabbitmq") for version in ("5", "3.1.1")]
+
+
 @pytest.fixture(
-    params=[
-        "fake",
-        pytest.param("5", marks=pytest.mark.broker),
-        pytest.param("3.1.1", marks=pytest.mark.broker),
-    ]
+    params=[None, *(pytest.param(real, marks=pytest.mark.broker) for real in REAL)],
+    ids=["fake", *("-".join(real) for real in REAL)],
 )
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
-    made: Callable[[], Bench] = (
-        FakeBench
-        if request.param == "fake"
-        else lambda: RealBench(request.getfixturevalue("broker"), version=request.param)
-    )
-    bench = made()
+    bench: Bench
+    if request.param is None:
+        bench = FakeBench()
+    else:
+        broker, version = request.param
+        bench = RealBench(request.getfixturevalue(f"{broker}_broker"), version=version)
     try:
         yield bench
     finally:

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from device_agent.adapters.mqtt import Broker, MqttTransport, Pace, Wants, parse_url
 from device_agent.ports import Published, Transport, TransportEvent, Will
-from tests.broker import Cable, Mosquitto, Peer
+from tests.broker import BrokerContainer, Cable, Peer
 from tests.eventually import eventually
 from tests.fakes_transport import FakeTransport
 
@@ -113,9 +113,10 @@ class FakeBench:
 class RealBench:
     """The adapter behind a cable of its own, its topics under a prefix of its own: one broker serves many tests."""
 
-    def __init__(self, broker: Mosquitto, *, version: str = "5", pace: Pace = QUICK) -> None:
+    def __init__(self, broker: BrokerContainer, *, version: str = "5", pace: Pace = QUICK) -> None:
         self.name = f"f.{uuid4().hex[:12]}"
-        self.topics = Topics(self.name)
+        # No dot in a topic: to RabbitMQ it is a slash.
+        self.topics = Topics(self.name.replace(".", "/"))
         self.tells_limits = version == "5"
         self.events: queue.Queue[TransportEvent] = queue.Queue()
         self.cable = Cable(broker.host, broker.port)
