@@ -279,8 +279,8 @@ class Link:
         return properties
 
     def _will_properties(self, will: Will) -> Properties | None:
-        # No delay is said by leaving it out: RabbitMQ 4.0 retains the property with the Will, 0 too, and then breaks the
-        # connection of every subscriber that it should be sent to.
+        # No delay is said by leaving it out: RabbitMQ 4.0 retains the property with the Will, 0 too, and then breaks
+        # the connection of every subscriber that it should be sent to.
         if not self._v5 or not will.delay_s:
             return None
         properties = Properties(PacketTypes.WILLMESSAGE)

@@ -29,6 +29,7 @@ def agent_options(settings: Settings) -> Options:
         policy=load_policy(settings.policy_file),
         limits=Limits(settings.target_max_bytes, settings.target_max_inflated_bytes),
         trusted=trusted,
+        will_delay_s=settings.mqtt_will_delay,
     )
 
 

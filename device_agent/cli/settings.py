@@ -51,6 +51,8 @@ class Settings(BaseSettings):
     """Seconds."""
     mqtt_session_expiry: Annotated[int, Field(ge=0, le=0xFFFFFFFF)] = 3600
     """Seconds that the broker keeps the session of a device that is away."""
+    mqtt_will_delay: Annotated[int, Field(ge=0, le=0xFFFFFFFF)] = 30
+    """Seconds from a broken connection to the Will; 0 for brokers that do not retain a Will with a delay."""
     topic_root: str = "fleet/v1"
     data_dir: Path = Path("/app/data")
     control_socket: Path = Path("/run/device-agent/control.sock")

@@ -92,6 +92,8 @@ class Options:
     limits: Limits = DEFAULT_LIMITS
     trusted: Callable[[], TrustedKeys] | None = None
     """Reads the trusted keys, which may change meanwhile; raises ValueError. None: signatures are not asked for."""
+    will_delay_s: int = 30
+    """How long a connection may be broken before the Will tells of it (MQTT 5)."""
 
 
 class Died(Exception):  # noqa: N818
@@ -126,7 +128,7 @@ class Agent:
         self._stop_at: float | None = None
         self._hurried = False
         self.finished = False
-        self.link = Link(transport, store, options.topics, clock, inbox.put)
+        self.link = Link(transport, store, options.topics, clock, inbox.put, options.will_delay_s)
         self.journal = Journal(store, transport, self.link, clock, self.state_changed)
         self.host = HostWatch(host, clock, self.journal.tell)
         self.tails = Tails(engine, workers, inbox.put)

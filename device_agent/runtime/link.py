@@ -34,7 +34,6 @@ HOST_EVERY_S = 300.0
 DELETE_AFTER_S = 5.0
 """Rows that the broker has are deleted together, to write little. Power lost meanwhile: they are sent once more."""
 PROGRESS_EVERY_S = 1.0
-WILL_DELAY_S = 30
 ACK_EXPIRY_S = 7 * 86400
 PROGRESS_EXPIRY_S = 60
 _SESSIONS = 64
@@ -50,6 +49,7 @@ class Link:
     topics: Topics
     clock: Clock
     put: Put
+    will_delay_s: int
     session: int | None = None
     """Of the connection that stands; None while there is none."""
     _window: int = WINDOW
@@ -80,7 +80,7 @@ class Link:
         )
 
     def _will(self, session: int) -> Will:
-        return Will(self.topics.session, encode_will(self.topics.device, session), WILL_DELAY_S)
+        return Will(self.topics.session, encode_will(self.topics.device, session), self.will_delay_s)
 
     def _next_session(self) -> int:
         """Called from the network thread: a number that is on disk as used, while the disk takes any."""

@@ -13,7 +13,6 @@ from tests.broker import OPEN, BrokerContainer, mosquitto
 from tests.contract.transport_bench import Bench, FakeBench, RealBench
 from tests.rabbitmq import rabbitmq
 
-
 LIMIT = 20_000
 
 
