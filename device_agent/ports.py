@@ -18,6 +18,7 @@ from device_agent.model.memory import (
     AppRecord,
     Attempt,
     BadRelease,
+    CommandRecord,
     Floor,
     Memory,
     Message,
@@ -105,6 +106,8 @@ class Transaction(Protocol):
     def drop_bad(self, app: str) -> None: ...
     def put_attempt(self, attempt: Attempt) -> None: ...
     def drop_attempt(self, app: str, subject: str) -> None: ...
+    def put_command(self, record: CommandRecord) -> None: ...
+    def drop_command(self, id_: str) -> None: ...
     def queue(self, kind: str, body: Callable[[int], bytes], *, terminal: bool = False) -> None:
         """Add an ack or event to the outbox; `body` is called with its number (`seq`). Bounds are kept here."""
 
@@ -136,7 +139,8 @@ class Store(Protocol):
     def restore(self, file: Path) -> Memory:
         """Replace the contents by a backup's, after checking it. Floors stay at the highest known.
 
-        Raises `Refused` (code `invalid`) when the file is no sound backup; then nothing has changed.
+        The outbox and the commands stay: they have happened here. Raises `Refused` (code `invalid`) when the file is no
+        sound backup; then nothing has changed.
         """
 
     def close(self) -> None: ...
@@ -156,6 +160,8 @@ class Connected:
     session: int
     maximum_packet_size: int
     receive_maximum: int
+    refused: tuple[str, ...] = ()
+    """Optional subscriptions that the broker did not grant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,17 +207,27 @@ class Transport(Protocol):
         self,
         *,
         subscriptions: tuple[str, ...],
+        optional: tuple[str, ...] = (),
         will: Callable[[int], Will],
         sessions: Callable[[], int],
         deliver: Callable[[TransportEvent], None],
     ) -> None:
-        """Connect and stay connected.
+        """Connect and stay connected. Without one of `subscriptions` there is no connection; `optional` may be refused.
 
         `sessions` gives the next session number, once for each connection; `deliver` is called from the network thread,
         must not block and must not raise.
         """
 
-    def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool, expiry_s: int | None = None) -> int | None:
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int,
+        retain: bool,
+        expiry_s: int | None = None,
+        correlation: bytes | None = None,
+    ) -> int | None:
         """A handle for `Published` (QoS 1), or None when there is no connection: then nothing was queued.
 
         Raises `Refused` (`too_large`) for what this broker never takes.

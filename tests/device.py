@@ -24,7 +24,6 @@ from device_agent.ports import Received
 from device_agent.runtime.agent import Agent, Options
 from device_agent.runtime.inbox import Event, Request, StopRequested
 from device_agent.runtime.intake import SETTLE_S
-from device_agent.wire.dsse import TrustedKeys
 from device_agent.wire.payload import DEFAULT_LIMITS, Limits
 from device_agent.wire.topics import DEFAULT_ROOT, Topics
 from tests.builders import IDENTITY, NAMING, NOW, OPEN, payload
@@ -33,6 +32,7 @@ from tests.fakes_transport import FakeTransport
 
 TOPICS = Topics(DEFAULT_ROOT, IDENTITY.fleet, IDENTITY.device)
 OWNER = str(IDENTITY)
+REPLY = f"{DEFAULT_ROOT}/{IDENTITY.fleet}/reply/cloud-sim.1"
 MOST_EVENTS = 5000
 
 
@@ -165,7 +165,7 @@ class Device:
         limits: Limits = DEFAULT_LIMITS,
         images: tuple[str, ...] = (),
         seed: int | None = 1,
-        trusted: Callable[[], TrustedKeys] | None = None,
+        **options: Any,
     ) -> None:
         """`seed` is of the jitter: a test that fails, fails again. Hypothesis has its own."""
         if seed is not None:
@@ -181,7 +181,7 @@ class Device:
         """Called before each engine call: raises what the engine is to answer."""
         self.store = FakeStore(self.clock, self._store_call)
         self.broker = Broker(self.fuse)
-        self.options = Options(IDENTITY, TOPICS, NAMING, policy=policy, limits=limits, trusted=trusted)
+        self.options = Options(IDENTITY, TOPICS, NAMING, policy=policy, limits=limits, **options)
         self.beats = 0
         self.mixed = False
         """Jobs run in any order, and some of them while a look is being taken: as threads do."""
@@ -295,6 +295,20 @@ class Device:
         self.settle()
         assert len(answers) == 1
         return answers[0]
+
+    def command(self, verb: str, id_: str = "c1", *, to_all: bool = False, **args: Any) -> None:
+        """A command over MQTT, as `cloud-sim` sends it."""
+        self.order(TOPICS.broadcast(verb) if to_all else TOPICS.command(verb), {"id": id_, "args": args})
+
+    def order(self, topic: str, body: Any, *, reply_to: str | None = REPLY, **keys: Any) -> None:
+        """Bytes, or JSON, on a command's topic."""
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.broker.arrive(topic, content, response_topic=reply_to, **keys)
+        self.settle()
+
+    def answers(self, topic: str = "") -> list[dict[str, Any]]:
+        """What the device has answered there, by default where cloud-sim listens."""
+        return [json.loads(sent.payload) for sent in self.broker.on(topic or REPLY)]
 
     # What there is.
 

@@ -18,6 +18,7 @@ from device_agent.model.memory import (
     AppRecord,
     Attempt,
     BadRelease,
+    CommandRecord,
     Floor,
     Memory,
     Message,
@@ -40,6 +41,7 @@ class Rows:
     apps: dict[str, AppRecord] = field(default_factory=dict)
     bad: dict[str, BadRelease] = field(default_factory=dict)
     attempts: dict[tuple[str, str], Attempt] = field(default_factory=dict)
+    commands: dict[str, CommandRecord] = field(default_factory=dict)
     outbox: dict[int, tuple[Message, int]] = field(default_factory=dict)
     seq: int = 0
     session: int = 0
@@ -52,6 +54,7 @@ class Rows:
             dict(self.apps),
             dict(self.bad),
             dict(self.attempts),
+            dict(self.commands),
             dict(self.outbox),
             self.seq,
             self.session,
@@ -106,6 +109,7 @@ class FakeStore:
             dict(rows.apps),
             attempts,
             dict(rows.bad),
+            tuple(sorted(rows.commands.values(), key=lambda record: record.number)),
             self._recovered,
             rows.dropped,
         )
@@ -238,6 +242,14 @@ class _Transaction:
     def drop_attempt(self, app: str, subject: str) -> None:
         self._usable("drop_attempt")
         self._rows.attempts.pop((app, subject), None)
+
+    def put_command(self, record: CommandRecord) -> None:
+        self._usable("put_command")
+        self._rows.commands[record.id] = record
+
+    def drop_command(self, id_: str) -> None:
+        self._usable("drop_command")
+        self._rows.commands.pop(id_, None)
 
     def queue(self, kind: str, body: Callable[[int], bytes], *, terminal: bool = False) -> None:
         self._usable("queue")

@@ -23,6 +23,7 @@ class Sent:
     qos: int
     retain: bool
     expiry_s: int | None
+    correlation: bytes | None = None
 
 
 class FakeTransport:
@@ -40,6 +41,8 @@ class FakeTransport:
         self.will: Will | None = None
         """What the broker holds now."""
         self.sent: list[Sent] = []
+        self.forbidden: frozenset[str] = frozenset()
+        """Topics that the broker lets nobody subscribe to."""
         self.retained: dict[str, bytes] = {}
         """At the broker, both ways: targets, and what the device retains."""
         self.acknowledged: list[Received] = []
@@ -55,20 +58,31 @@ class FakeTransport:
         self,
         *,
         subscriptions: tuple[str, ...],
+        optional: tuple[str, ...] = (),
         will: Callable[[int], Will],
         sessions: Callable[[], int],
         deliver: Callable[[TransportEvent], None],
     ) -> None:
-        self._subscriptions, self._will, self._sessions, self._deliver = subscriptions, will, sessions, deliver
+        self._subscriptions, self._optional = subscriptions, optional
+        self._will, self._sessions, self._deliver = will, sessions, deliver
         self.started = True
 
-    def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool, expiry_s: int | None = None) -> int | None:
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int,
+        retain: bool,
+        expiry_s: int | None = None,
+        correlation: bytes | None = None,
+    ) -> int | None:
         with self._lock:
             if not self.connected or self.stopped:
                 return None
             if len(topic) + len(payload) + 64 > self.maximum_packet_size:
                 raise Refused("too_large", f"{len(payload)} bytes")
-            handle = self._take(topic, payload, qos=qos, retain=retain, expiry_s=expiry_s)
+            handle = self._take(topic, payload, qos=qos, retain=retain, expiry_s=expiry_s, correlation=correlation)
         if qos and not self.hold_pubacks:
             self.puback(handle)
         return handle
@@ -96,9 +110,10 @@ class FakeTransport:
             again = [replace(old, token=next(self._numbers)) for old in (*self.unacknowledged.values(), *self._queued)]
             self.unacknowledged.clear()
             self._queued.clear()
-        self._deliver(Connected(self.session, self.maximum_packet_size, self.receive_maximum))
-        for topic in self._subscriptions:
-            if topic in self.retained:
+        refused = tuple(topic for topic in self._optional if topic in self.forbidden)
+        self._deliver(Connected(self.session, self.maximum_packet_size, self.receive_maximum, refused))
+        for topic in (*self._subscriptions, *self._optional):
+            if topic in self.retained and topic not in refused:
                 self._bring(Received(topic, self.retained[topic], next(self._numbers), retained=True))
         for received in again:
             self._bring(received)
@@ -137,7 +152,7 @@ class FakeTransport:
                 response_topic=response_topic,
                 correlation=correlation,
             )
-            if topic not in getattr(self, "_subscriptions", ()):
+            if not self.started or topic not in (*self._subscriptions, *self._optional) or topic in self.forbidden:
                 return
             if not self.connected:
                 if self._known:
@@ -159,9 +174,18 @@ class FakeTransport:
             self.unacknowledged[received.token] = received
         self._deliver(received)
 
-    def _take(self, topic: str, payload: bytes, *, qos: int, retain: bool, expiry_s: int | None) -> int:
+    def _take(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int,
+        retain: bool,
+        expiry_s: int | None,
+        correlation: bytes | None = None,
+    ) -> int:
         handle = next(self._numbers)
-        self.sent.append(Sent(handle, topic, payload, qos, retain, expiry_s))
+        self.sent.append(Sent(handle, topic, payload, qos, retain, expiry_s, correlation))
         if retain:
             self.retained[topic] = payload
         return handle

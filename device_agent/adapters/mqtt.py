@@ -55,19 +55,30 @@ class MqttTransport:
         self,
         *,
         subscriptions: tuple[str, ...],
+        optional: tuple[str, ...] = (),
         will: Callable[[int], Will],
         sessions: Callable[[], int],
         deliver: Callable[[TransportEvent], None],
     ) -> None:
         """See the port. `will` and `sessions` may raise: that try has failed then."""
         self._subscriptions = subscriptions
+        self._optional = optional
         self._will = will
         self._sessions = sessions
         self._deliver = deliver
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
         self._thread.start()
 
-    def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool, expiry_s: int | None = None) -> int | None:
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int,
+        retain: bool,
+        expiry_s: int | None = None,
+        correlation: bytes | None = None,
+    ) -> int | None:
         """See the port. The handle of a QoS 0 message is never `Published`.
 
         Raises `Refused` (`too_large`) for what this broker would answer by closing the connection.
@@ -75,7 +86,7 @@ class MqttTransport:
         link = self._live
         if link is None or self._stopping.is_set():
             return None
-        return link.publish(topic, payload, qos=qos, retain=retain, expiry_s=expiry_s)
+        return link.publish(topic, payload, qos=qos, retain=retain, expiry_s=expiry_s, correlation=correlation)
 
     def acknowledge(self, token: object) -> None:
         """See the port."""
@@ -128,6 +139,7 @@ class MqttTransport:
                 wants=self._wants,
                 pace=self._pace,
                 subscriptions=self._subscriptions,
+                optional=self._optional,
                 deliver=self._pass_on,
                 wake=self._wake,
             )

@@ -45,6 +45,8 @@ _MIDS = 65_536
 _OVERHEAD = 64
 # QoS 0 messages kept that arrive before the subscriptions are granted; the others are bounded by the receive maximum.
 _UNASKED = 64
+# Topics in one SUBSCRIBE: AWS IoT takes 8.
+_TOGETHER = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ class Link:
         wants: Wants,
         pace: Pace,
         subscriptions: tuple[str, ...],
+        optional: tuple[str, ...],
         deliver: Callable[[TransportEvent], None],
         wake: Callable[[], None],
     ) -> None:
@@ -86,7 +89,12 @@ class Link:
         self._v5 = broker.version == "5"
         self._wants = wants
         self._pace = pace
-        self._subscriptions = subscriptions
+        topics = (*subscriptions, *optional)
+        self._subscriptions = tuple(topics[at : at + _TOGETHER] for at in range(0, len(topics), _TOGETHER))
+        self._optional = frozenset(optional)
+        self._asked: dict[int, tuple[str, ...]] = {}
+        """Message id of a SUBSCRIBE → its topics, until it is answered."""
+        self._not_granted: list[str] = []
         self._deliver = deliver
         self._wake = wake
         self._client = self._new_client(client_id)
@@ -185,14 +193,26 @@ class Link:
         if sock is not None:
             sock.close()
 
-    def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool, expiry_s: int | None = None) -> int | None:
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int,
+        retain: bool,
+        expiry_s: int | None = None,
+        correlation: bytes | None = None,
+    ) -> int | None:
         """Hand a message to the connection; None when it is gone."""
-        if len(topic.encode()) + len(payload) + _OVERHEAD > self._maximum_packet_size:
+        if len(topic.encode()) + len(payload) + len(correlation or b"") + _OVERHEAD > self._maximum_packet_size:
             raise Refused("too_large", f"{len(payload)} bytes: the broker takes at most {self._maximum_packet_size}")
         properties = None
-        if self._v5 and expiry_s is not None:
+        if self._v5:
             properties = Properties(PacketTypes.PUBLISH)
-            properties.MessageExpiryInterval = expiry_s
+            if expiry_s is not None:
+                properties.MessageExpiryInterval = expiry_s
+            if correlation is not None:
+                properties.CorrelationData = correlation
         info = self._client.publish(topic, payload, qos, retain, properties)
         if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
             return None
@@ -297,25 +317,32 @@ class Link:
         self._keepalive = getattr(properties, "ServerKeepAlive", self._pace.keepalive)
         if not self._subscriptions:
             self._grant()
-        elif self._v5:
-            options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE)
-            client.subscribe([(topic, options) for topic in self._subscriptions])
-        else:
-            client.subscribe([(topic, 1) for topic in self._subscriptions])
+        options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE)
+        for topics in self._subscriptions:
+            _, mid = client.subscribe(
+                [(topic, options) for topic in topics] if self._v5 else [(topic, 1) for topic in topics]
+            )
+            if mid is not None:
+                self._asked[mid] = topics
 
     def _on_subscribe(
-        self, _client: paho.Client, _data: object, _mid: int, reasons: list[ReasonCode], properties: Properties
+        self, _client: paho.Client, _data: object, mid: int, reasons: list[ReasonCode], properties: Properties
     ) -> None:
-        for topic, reason in zip(self._subscriptions, reasons, strict=True):
-            if reason.is_failure:
+        for topic, reason in zip(self._asked.pop(mid), reasons, strict=True):
+            if reason.is_failure and topic in self._optional:
+                self._not_granted.append(topic)
+            elif reason.is_failure:
                 words = _words(reason, properties)
                 self._fail(REFUSED, f"{self._broker.address} refused the subscription to {topic}: {words}")
                 return
-        self._grant()
+        if not self._asked:
+            self._grant()
 
     def _grant(self) -> None:
         self._granted_at = time.monotonic()
-        self._deliver(Connected(self._session, self._maximum_packet_size, self._receive_maximum))
+        self._deliver(
+            Connected(self._session, self._maximum_packet_size, self._receive_maximum, tuple(self._not_granted))
+        )
         early, self._early = self._early, []
         for received in early:
             self._deliver(received)

@@ -141,7 +141,7 @@ class SqliteStore:
             store_backup.write(self._connection, file)
 
     def restore(self, file: Path) -> Memory:
-        """The outbox stays: what waits in it has happened here, what waits in the backup was told long ago."""
+        """The outbox and the commands stay: they have happened here, and a backup's were told long ago."""
         self._refuse_own(file)
         with self._work():
             found, counters = store_backup.read(file, self._directory)

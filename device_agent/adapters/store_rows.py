@@ -20,6 +20,7 @@ from device_agent.adapters.store_schema import (
     apps,
     attempts,
     bad_releases,
+    commands,
     counters,
     floors,
     outbox,
@@ -28,7 +29,16 @@ from device_agent.adapters.store_schema import (
     targets,
 )
 from device_agent.adapters.store_target import Written, header, rebuilt, written
-from device_agent.model.memory import AcceptedTarget, AppRecord, Attempt, BadRelease, Floor, Memory, Message
+from device_agent.model.memory import (
+    AcceptedTarget,
+    AppRecord,
+    Attempt,
+    BadRelease,
+    CommandRecord,
+    Floor,
+    Memory,
+    Message,
+)
 from device_agent.model.target import Json, Version
 
 
@@ -124,6 +134,10 @@ def put_attempt(connection: Connection, attempt: Attempt) -> None:
     put(connection, attempts, row)
 
 
+def put_command(connection: Connection, record: CommandRecord) -> None:
+    put(connection, commands, {**asdict(record), "received_at": record.received_at.isoformat()})
+
+
 def put_counter(connection: Connection, name: str, value: int) -> None:
     put(connection, counters, {"name": name, "value": value})
 
@@ -166,6 +180,19 @@ def memory(connection: Connection) -> Memory:
                 datetime.fromisoformat(row.next_at),
             )
             for row in _sealed(connection, attempts)
+        ),
+        commands=tuple(
+            CommandRecord(
+                row.id,
+                row.number,
+                row.verb,
+                row.request,
+                datetime.fromisoformat(row.received_at),
+                row.reply_to,
+                row.correlation,
+                row.answer,
+            )
+            for row in sorted(_sealed(connection, commands), key=lambda row: int(row.number))
         ),
         outbox_dropped=counts["dropped"],
     )

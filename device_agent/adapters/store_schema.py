@@ -124,6 +124,20 @@ attempts = Table(
     Column("seal", LargeBinary, nullable=False),
     sqlite_with_rowid=False,
 )
+commands = Table(
+    "commands",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("verb", String, nullable=False),
+    Column("request", String, nullable=False),
+    Column("received_at", String, nullable=False),
+    Column("reply_to", String, nullable=False),
+    Column("correlation", LargeBinary),
+    Column("answer", LargeBinary),
+    Column("seal", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
 outbox = Table(
     "outbox",
     metadata,
@@ -142,7 +156,7 @@ counters = Table(
     Column("seal", LargeBinary, nullable=False),
     sqlite_with_rowid=False,
 )
-CONTENTS = (targets, target_bodies, floors, apps, bad_releases, attempts, outbox, counters)
+CONTENTS = (targets, target_bodies, floors, apps, bad_releases, attempts, commands, outbox, counters)
 """Parents before children."""
 
 # Alembic's own table, as Alembic makes it; it is no part of what Alembic compares.

@@ -9,9 +9,9 @@ from sqlalchemy import Connection
 from device_agent.adapters import store_outbox, store_rows
 from device_agent.adapters.sidecar import higher
 from device_agent.adapters.store_outbox import Bounds, Fill
-from device_agent.adapters.store_schema import apps, attempts, bad_releases
+from device_agent.adapters.store_schema import apps, attempts, bad_releases, commands
 from device_agent.model.errors import StoreBroken, StoreFull
-from device_agent.model.memory import AcceptedTarget, AppRecord, Attempt, BadRelease, Floor, Message
+from device_agent.model.memory import AcceptedTarget, AppRecord, Attempt, BadRelease, CommandRecord, Floor, Message
 from device_agent.ports import Clock
 
 
@@ -77,6 +77,14 @@ class Rows:
     def drop_attempt(self, app: str, subject: str) -> None:
         with self._writing():
             store_rows.drop(self._connection, attempts, app=app, subject=subject)
+
+    def put_command(self, record: CommandRecord) -> None:
+        with self._writing():
+            store_rows.put_command(self._connection, record)
+
+    def drop_command(self, id_: str) -> None:
+        with self._writing():
+            store_rows.drop(self._connection, commands, id=id_)
 
     def queue(self, kind: str, body: Callable[[int], bytes], *, terminal: bool = False) -> None:
         counters = self._standing.counters

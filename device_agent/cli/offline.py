@@ -26,12 +26,22 @@ class _NoNetwork:
         self,
         *,
         subscriptions: tuple[str, ...],
+        optional: tuple[str, ...] = (),
         will: Callable[[int], Will],
         sessions: Callable[[], int],
         deliver: Callable[[TransportEvent], None],
     ) -> None: ...
 
-    def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool, expiry_s: int | None = None) -> int | None:  # noqa: ARG002
+    def publish(
+        self,
+        topic: str,  # noqa: ARG002
+        payload: bytes,  # noqa: ARG002
+        *,
+        qos: int,  # noqa: ARG002
+        retain: bool,  # noqa: ARG002
+        expiry_s: int | None = None,  # noqa: ARG002
+        correlation: bytes | None = None,  # noqa: ARG002
+    ) -> int | None:
         return None
 
     def acknowledge(self, token: object) -> None: ...

@@ -7,6 +7,7 @@ from device_agent.cli.settings import BadSetting, Settings, load_policy
 from device_agent.core.wanted import Naming
 from device_agent.model.target import Identity
 from device_agent.runtime.agent import Options
+from device_agent.wire.commands import allowed_verbs
 from device_agent.wire.dsse import load_trusted_keys
 from device_agent.wire.payload import Limits
 from device_agent.wire.topics import Topics
@@ -30,6 +31,7 @@ def agent_options(settings: Settings) -> Options:
         limits=Limits(settings.target_max_bytes, settings.target_max_inflated_bytes),
         trusted=trusted,
         will_delay_s=settings.mqtt_will_delay,
+        commands=allowed_verbs(settings.commands, trusted_keys=trusted is not None),
     )
 
 

@@ -18,6 +18,7 @@ from device_agent.adapters.broker import Broker, parse_url
 from device_agent.core.policy import Policy
 from device_agent.model import compose_units
 from device_agent.model.compose_units import NotValid
+from device_agent.wire.commands import allowed_verbs
 from device_agent.wire.topics import check_id, check_root
 
 PREFIX = "DEVICE_AGENT_"
@@ -60,6 +61,8 @@ class Settings(BaseSettings):
     name_prefix: Annotated[str, Field(pattern=r"^([a-zA-Z0-9][a-zA-Z0-9_.-]{0,62})?$")] = ""
     trusted_keys: Path | None = None
     signature_threshold: Annotated[int, Field(ge=1)] = 1
+    commands: str | None = None
+    """The verbs that may come over MQTT, with commas between; `all`; `none`. None: what `allowed_verbs` says then."""
     policy_file: Path | None = None
     registry_auth: Path | None = None
     """A Docker `config.json`, or a folder of them."""
@@ -97,6 +100,12 @@ class Settings(BaseSettings):
     @classmethod
     def _is_broker(cls, value: str) -> str:
         parse_url(value)
+        return value
+
+    @field_validator("commands")
+    @classmethod
+    def _are_verbs(cls, value: str | None) -> str | None:
+        allowed_verbs(value, trusted_keys=False)
         return value
 
     @field_validator("topic_root")

@@ -75,6 +75,24 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
+class CommandRecord:
+    """A command that changes something, and what was answered: so that each runs at most once."""
+
+    id: str
+    number: int
+    """Counts them, because a clock may be set back: the lowest is the oldest."""
+    verb: str
+    request: str
+    """`sha256:…` over the verb and its arguments: the same id with another request is another command."""
+    received_at: datetime
+    reply_to: str
+    """The topic that its answer goes to."""
+    correlation: bytes | None = None
+    answer: bytes | None = None
+    """The last one, as it is published; None: it was begun, and is not answered yet."""
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """A row of the outbox: an ack or an event, as it will be published."""
 
@@ -98,6 +116,8 @@ class Memory:
     attempts: tuple[Attempt, ...] = ()
     bad: Mapping[str, BadRelease] = field(default_factory=dict)
     """By app."""
+    commands: tuple[CommandRecord, ...] = ()
+    """The oldest first."""
     recovered: str | None = None
     """How the store was recovered at this start, in words; None when it was sound."""
     outbox_dropped: int = 0

@@ -44,7 +44,7 @@ from device_agent.ports import (
     Store,
     Transport,
 )
-from device_agent.runtime.commands import answer
+from device_agent.runtime.commands import last_only, run
 from device_agent.runtime.host import HostWatch
 from device_agent.runtime.inbox import (
     Event,
@@ -62,9 +62,11 @@ from device_agent.runtime.link import Link
 from device_agent.runtime.progress import Progress
 from device_agent.runtime.reconciler import Reconciler
 from device_agent.runtime.releases import Releases
+from device_agent.runtime.remote_commands import RemoteCommands
 from device_agent.runtime.rollout import Rollout
 from device_agent.runtime.tails import Tails
 from device_agent.runtime.workers import Workers
+from device_agent.wire.commands import allowed_verbs
 from device_agent.wire.dsse import TrustedKeys
 from device_agent.wire.payload import DEFAULT_LIMITS, Limits
 from device_agent.wire.topics import Topics
@@ -94,6 +96,8 @@ class Options:
     """Reads the trusted keys, which may change meanwhile; raises ValueError. None: signatures are not asked for."""
     will_delay_s: int = 30
     """How long a connection may be broken before the Will tells of it (MQTT 5)."""
+    commands: frozenset[str] = field(default_factory=lambda: allowed_verbs(None, trusted_keys=False))
+    """The verbs that may come over MQTT."""
 
 
 class Died(Exception):  # noqa: N818
@@ -146,12 +150,15 @@ class Agent:
         self.progress = Progress(self)
         self.floors: dict[str, Floor] = {}
         self.intake = Intake(self)
+        self.commands = RemoteCommands(self)
 
     # Life.
 
     def start(self) -> None:
         """Load, begin to reconcile from what is stored, and only then think of the network."""
-        self.remember(self.store.load())
+        memory = self.store.load()
+        self.remember(memory)
+        self.commands.remember(memory.commands)
         self.tick()
         self.link.start()
 
@@ -207,6 +214,7 @@ class Agent:
             self.host.next_due(),
             self.intake.settle_at,
             self.link.confirmed_due(),
+            self.link.answers_due(),
             self.journal.due(),
             self._stop_at,
         ]
@@ -228,7 +236,7 @@ class Agent:
                 if event.code == "duplicate_identity":
                     self.journal.tell(Happening("duplicate_identity", {"message": event.message}))
             case Received():
-                self.intake.received(event)
+                self._received(event)
             case Published():
                 self.link.published(event)
             case PullProgress():
@@ -249,11 +257,18 @@ class Agent:
                 if happening:
                     self.journal.tell(happening)
             case Request():
-                event.reply(answer(self, event.verb, event.args))
+                run(self, event.verb, event.args, last_only(event.reply))
             case StopRequested():
                 self._stop()
             case ThreadDied():
                 raise Died(f"{event.name} ended: {event.error}")
+
+    def _received(self, event: Received) -> None:
+        verb = self.options.topics.verb_of(event.topic)
+        if verb:
+            self.commands.received(event, verb)
+        else:
+            self.intake.received(event)
 
     def tick(self) -> None:
         """What is due: looking, settling, writing, sending."""

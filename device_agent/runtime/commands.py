@@ -1,12 +1,14 @@
-"""What local people ask, answered from the loop. The same handler will answer commands that come over MQTT.
+"""What is asked, by local people or (`remote_commands`) over MQTT, answered from the loop.
 
-Every answer is `{"status": "ok", "result": …}` or `{"status": "error", "error": {"code", "message", "errors"}}`.
+Every answer is `{"status": "ok", "result": …}` or `{"status": "error", "error": {"code", "message", "errors"}}`. What
+takes its time is answered with `{"status": "running", …}` first.
 """
 
 import base64
 import binascii
+import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,7 @@ from device_agent.model.observed import Observed
 from device_agent.model.steps import Plan
 from device_agent.model.target import Json
 from device_agent.runtime.explain import explained
+from device_agent.wire.commands import RUNNING
 from device_agent.wire.messages import host_body, state_body, time_text
 
 if TYPE_CHECKING:
@@ -27,32 +30,44 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+Reply = Callable[[Mapping[str, Json]], None]
+"""Takes an answer: any number that are `running`, and then the last one."""
+
+
+def run(agent: "Agent", verb: str, args: Mapping[str, Json], reply: Reply) -> None:
+    """Carry out a command. Never raises for what is asked: a bad question is an answer too."""
+    reply(answer(agent, verb, args))
+
+
+def last_only(reply: Reply) -> Reply:
+    """For one who is told once."""
+    return lambda told: None if told["status"] == RUNNING else reply(told)
+
 
 def answer(agent: "Agent", verb: str, args: Mapping[str, Json]) -> dict[str, Json]:
-    """Never raises for what is asked: a bad question is an answer too."""
-    handlers = {
-        "status": _status,
-        "plan": _plan,
-        "explain": _explain,
-        "apply": _apply,
-        "backup": _backup,
-        "restore": _restore,
-        "version": _version,
-    }
-    handler = handlers.get(verb)
+    """The answer to what is answered at once."""
+    handler = HANDLERS.get(verb)
     if handler is None:
-        return _error("unknown", f"there is no command {verb!r}: {', '.join(handlers)}")
+        return unknown(verb)
     try:
         return {"status": "ok", "result": handler(agent, args)}
     except Refused as refused:
-        return _error(refused.code, refused.message, refused.problems)
+        return refusal(refused)
     except StoreFull as full:
-        return _error("disk_full", f"{full}: free some space and try again")
-    except OSError as error:
-        return _error("file", f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
+        return error("disk_full", f"{full}: free some space and try again")
+    except OSError as failed:
+        return error("file", f"{failed.strerror or failed}: {failed.filename or ''}".rstrip(": "))
 
 
-def _error(code: str, message: str, problems: tuple[Problem, ...] = ()) -> dict[str, Json]:
+def unknown(verb: str) -> dict[str, Json]:
+    return error("unknown", f"there is no command {verb!r}: {', '.join(HANDLERS)}")
+
+
+def refusal(refused: Refused) -> dict[str, Json]:
+    return error(refused.code, refused.message, refused.problems)
+
+
+def error(code: str, message: str, problems: tuple[Problem, ...] = ()) -> dict[str, Json]:
     errors = [{"pointer": problem.pointer, "message": problem.message} for problem in problems]
     return {"status": "error", "error": {"code": code, "message": message, "errors": errors}}
 
@@ -138,9 +153,12 @@ def _apply(agent: "Agent", args: Mapping[str, Json]) -> Json:
 
 
 def _document(args: Mapping[str, Json]) -> bytes:
+    """A target, or an envelope around one: as text, or as it is in JSON."""
     document = args.get("target")
+    if isinstance(document, dict):
+        document = json.dumps(document, ensure_ascii=False)
     if not isinstance(document, str):
-        raise Refused("malformed", "the argument target is the document's text")
+        raise Refused("malformed", "the argument target is the document, or its text")
     try:
         # As the command line wrote its bytes as text, for what is no UTF-8: a compressed target.
         return document.encode("utf-8", "surrogateescape")
@@ -183,3 +201,16 @@ def _no_more(args: Mapping[str, Json], *known: str) -> None:
     unknown = sorted(args.keys() - set(known))
     if unknown:
         raise Refused("malformed", f"unknown argument: {', '.join(unknown)}")
+
+
+HANDLERS: dict[str, Callable[["Agent", Mapping[str, Json]], Json]] = {
+    "status": _status,
+    "report": _status,
+    "plan": _plan,
+    "explain": _explain,
+    "apply": _apply,
+    "backup": _backup,
+    "restore": _restore,
+    "version": _version,
+}
+"""Verb → what answers it, or raises `Refused`. What comes over MQTT is those of `wire.commands`."""

@@ -16,6 +16,7 @@ from device_agent.model.memory import OutboxCounts
 from device_agent.model.report import Have, State
 from device_agent.ports import Clock, Connected, Disconnected, Published, PullProgress, Store, Transport, Will
 from device_agent.runtime.inbox import Put
+from device_agent.wire.commands import VERBS
 from device_agent.wire.messages import (
     Head,
     encode_birth,
@@ -35,11 +36,31 @@ DELETE_AFTER_S = 5.0
 """Rows that the broker has are deleted together, to write little. Power lost meanwhile: they are sent once more."""
 PROGRESS_EVERY_S = 1.0
 ACK_EXPIRY_S = 7 * 86400
+ANSWER_EXPIRY_S = 300
+"""How long an answer is worth being told: at the broker, and here while there is no connection."""
+MOST_ANSWERS = 64
+"""Answers that wait to be sent; the oldest goes first."""
+LOG_EXPIRY_S = 60
 PROGRESS_EXPIRY_S = 60
 _SESSIONS = 64
 """Session numbers reserved at once: one disk write for so many connections."""
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """An answer to a command."""
+
+    topic: str
+    body: bytes
+    instead: bytes
+    """What is said where the broker does not take one as large."""
+    correlation: bytes | None
+    after: float
+    """Not sent before, by the monotonic clock."""
+    until: float
+    """Not sent any more."""
 
 
 @dataclass(slots=True)
@@ -56,8 +77,9 @@ class Link:
     _free_sessions: deque[int] = field(default_factory=deque)
     _last_session: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _waiting: dict[int, int | None] = field(default_factory=dict)
-    """Handle → outbox row, or None for a state or birth."""
+    _waiting: dict[int, int | Outgoing | None] = field(default_factory=dict)
+    """Handle → outbox row, answer, or None for a state or birth."""
+    _answers: list[Outgoing] = field(default_factory=list)
     _sent: int = 0
     """The last outbox row sent on this connection."""
     _confirmed: list[int] = field(default_factory=list)
@@ -76,7 +98,11 @@ class Link:
     def start(self) -> None:
         self._reserve()
         self.transport.start(
-            subscriptions=self.topics.subscriptions, will=self._will, sessions=self._next_session, deliver=self.put
+            subscriptions=self.topics.subscriptions,
+            optional=self.topics.commands(VERBS),
+            will=self._will,
+            sessions=self._next_session,
+            deliver=self.put,
         )
 
     def _will(self, session: int) -> Will:
@@ -105,6 +131,8 @@ class Link:
 
     def connected(self, event: Connected, have: dict[str, Have | None]) -> None:
         log.info("connected", session=event.session)
+        if event.refused:
+            log.warning("the broker lets no such commands through", topics=list(event.refused))
         self.session = event.session
         self._trouble = None
         self._window = max(1, min(WINDOW, event.receive_maximum - 2))
@@ -124,6 +152,7 @@ class Link:
         self._reserve()
 
     def _forget_connection(self) -> None:
+        self._answers[:0] = [sent for sent in self._waiting.values() if isinstance(sent, Outgoing)]
         self._waiting.clear()
         self._sent = 0
         self._state = None
@@ -133,8 +162,9 @@ class Link:
         row = self._waiting.pop(event.handle, None)
         if event.refused:
             # A row stays in the outbox and is sent again on the next connection.
-            log.warning("the broker refused a message", why=event.refused, row=row)
-        elif row is not None:
+            what = row.topic if isinstance(row, Outgoing) else row
+            log.warning("the broker refused a message", why=event.refused, what=what)
+        elif isinstance(row, int):
             self._confirm(row)
 
     def _confirm(self, row: int) -> None:
@@ -157,10 +187,56 @@ class Link:
         counts = self.store.outbox_counts()
         return replace(counts, rows=counts.rows - len(self._confirmed))
 
+    def answer(self, outgoing: Outgoing) -> None:
+        """Send it with the next `pump` after its time has come, on this connection or on the next one."""
+        self._answers.append(outgoing)
+        if len(self._answers) > MOST_ANSWERS:
+            log.warning("an answer is given up: too many wait", topic=self._answers.pop(0).topic)
+
+    def answers_due(self) -> float | None:
+        """When the next answer can go; None while there is none, or no room for one."""
+        if self.session is None or len(self._waiting) >= self._window:
+            return None
+        return min((outgoing.after for outgoing in self._answers), default=None)
+
+    def _pump_answers(self) -> None:
+        now = self.clock.monotonic()
+        for outgoing in tuple(self._answers):
+            if len(self._waiting) >= self._window:
+                return
+            if outgoing.until < now:
+                self._answers.remove(outgoing)
+            elif outgoing.after <= now:
+                if not self._publish_answer(outgoing):
+                    return
+                self._answers.remove(outgoing)
+
+    def _publish_answer(self, outgoing: Outgoing) -> bool:
+        """False when there is no connection."""
+        for body in (outgoing.body, outgoing.instead):
+            try:
+                handle = self.transport.publish(
+                    outgoing.topic,
+                    body,
+                    qos=1,
+                    retain=False,
+                    expiry_s=ANSWER_EXPIRY_S,
+                    correlation=outgoing.correlation,
+                )
+            except Refused as refused:
+                log.warning("answer too large for the broker", bytes=len(body), why=refused.message)
+                continue
+            if handle is None:
+                return False
+            self._waiting[handle] = outgoing
+            break
+        return True
+
     def pump(self) -> None:
-        """Send what the outbox has, in order, as far as the window allows."""
+        """Send the answers that are due, and what the outbox has, in order, as far as the window allows."""
         if self.session is None:
             return
+        self._pump_answers()
         free = self._window - len(self._waiting)
         if free <= 0:
             return

@@ -37,7 +37,7 @@ def encode_state(state: State, head: Head, *, host: Mapping[str, Json] | None = 
     body = _head(head) | state_body(state)
     if host is not None:
         body["host"] = dict(host)
-    return _bytes(body)
+    return encode(body)
 
 
 def state_body(state: State) -> dict[str, Json]:
@@ -70,7 +70,7 @@ def host_body(figures: HostFigures) -> dict[str, Json]:
 
 
 def encode_ack(ack: Ack, head: Head) -> bytes:
-    return _bytes(
+    return encode(
         _head(head)
         | _present(
             {
@@ -99,13 +99,13 @@ def encode_ack(ack: Ack, head: Head) -> bytes:
 
 def encode_event(event: Happening, head: Head) -> bytes:
     """An ack's head, the event's name, and its own fields; none of them can replace a key of the head."""
-    return _bytes({**_head(head), "event": event.name, **{k: v for k, v in event.fields.items() if k not in _RESERVED}})
+    return encode({**_head(head), "event": event.name, **{k: v for k, v in event.fields.items() if k not in _RESERVED}})
 
 
 def encode_birth(
     device: str, session: int, at: datetime, have: Mapping[str, Have | None], outbox: OutboxCounts
 ) -> bytes:
-    return _bytes(
+    return encode(
         _session(device, session, online=True)
         | {
             "at": time_text(at),
@@ -118,16 +118,16 @@ def encode_birth(
 
 def encode_will(device: str, session: int) -> bytes:
     """What the broker says when the connection breaks. It is fixed at CONNECT: it has no number and no time."""
-    return _bytes(_session(device, session, online=False) | {"reason": LOST})
+    return encode(_session(device, session, online=False) | {"reason": LOST})
 
 
 def encode_farewell(device: str, session: int, at: datetime) -> bytes:
-    return _bytes(_session(device, session, online=False) | {"reason": STOPPED, "at": time_text(at)})
+    return encode(_session(device, session, online=False) | {"reason": STOPPED, "at": time_text(at)})
 
 
 def encode_progress(image: str, done: int, total: int, device: str, at: datetime) -> bytes:
     """Bytes of an image that have arrived, of those known so far."""
-    return _bytes(
+    return encode(
         {"schema": SCHEMA, "device": device, "at": time_text(at), "image": image, "done": done, "total": total}
     )
 
@@ -209,5 +209,6 @@ def _present(body: dict[str, Json]) -> dict[str, Json]:
     return {key: value for key, value in body.items() if value is not None}
 
 
-def _bytes(body: dict[str, Json]) -> bytes:
+def encode(body: dict[str, Json]) -> bytes:
+    """A body as it travels."""
     return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")

@@ -84,6 +84,9 @@ class Topics:
                 return verb
         return None
 
+    def is_broadcast(self, topic: str) -> bool:
+        return topic.startswith(self.broadcast(""))
+
     @property
     def subscriptions(self) -> tuple[str, ...]:
         """The targets' topics. Exact, never wildcards."""

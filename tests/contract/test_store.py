@@ -10,7 +10,15 @@ import pytest
 
 from device_agent.adapters.store import Bounds, open_store
 from device_agent.model.errors import Refused, StoreBroken
-from device_agent.model.memory import AcceptedTarget, AppRecord, Attempt, Floor, Memory, OutboxCounts
+from device_agent.model.memory import (
+    AcceptedTarget,
+    AppRecord,
+    Attempt,
+    CommandRecord,
+    Floor,
+    Memory,
+    OutboxCounts,
+)
 from device_agent.model.target import Target, Version
 from device_agent.ports import Store
 from tests.fakes_store import FakeStore
@@ -486,3 +494,33 @@ def test_a_closed_store_says_so(bench: Bench) -> None:
         store.outbox(0, 1)
     with pytest.raises(StoreBroken), store.transaction():
         pass
+
+
+def command(id_: str = "c1", number: int = 1, **fields: Any) -> CommandRecord:
+    given = CommandRecord(id_, number, "stop", "sha256:ab", NOW, "fleet/v1/plant7/reply/x", b"\x00\xff")
+    return replace(given, **fields)
+
+
+def test_commands_are_kept_in_the_order_of_their_numbers(bench: Bench) -> None:
+    store = bench.store()
+    with store.transaction() as rows:
+        rows.put_command(command("z", 1))
+        rows.put_command(command("a", 2, correlation=None))
+        rows.put_command(command("m", 3, received_at=NOW - timedelta(days=9000)))
+    with store.transaction() as rows:
+        rows.put_command(command("z", 1, answer=b"{}"))
+        rows.drop_command("a")
+        rows.drop_command("never there")
+    expected = (command("z", 1, answer=b"{}"), command("m", 3, received_at=NOW - timedelta(days=9000)))
+    assert store.load().commands == expected
+    assert bench.restart().load().commands == expected
+
+
+def test_a_restore_keeps_the_commands_that_came_here(bench: Bench, tmp_path: Path) -> None:
+    store = bench.store()
+    with store.transaction() as rows:
+        rows.put_command(command("before", 1))
+    store.backup(tmp_path / "backup")
+    with store.transaction() as rows:
+        rows.put_command(command("after", 2))
+    assert [record.id for record in store.restore(tmp_path / "backup").commands] == ["before", "after"]

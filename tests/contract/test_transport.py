@@ -225,3 +225,30 @@ def test_a_stop_without_a_connection_returns(bench: Bench) -> None:
 
     assert bench.retained(bench.topics.session) is None
     assert not bench.thread_lives()
+
+
+def test_correlation_data_and_a_response_topic_travel_where_the_protocol_has_them(bench: Bench) -> None:
+    bench.up()
+    bench.start()
+    bench.expect(Connected)
+
+    bench.publish(bench.topics.other, b"ask", response_topic=bench.topics.state, correlation=b"\x00\xff")
+    asked = bench.expect(Received)
+
+    mqtt_5 = bench.tells_limits
+    assert asked.response_topic == (bench.topics.state if mqtt_5 else None)
+    assert asked.correlation == (b"\x00\xff" if mqtt_5 else None)
+    assert bench.transport.publish(bench.topics.state, b"yes", qos=1, retain=True, correlation=b"\x00\xff")
+    bench.eventually_retained(bench.topics.state, b"yes")
+
+
+def test_many_subscriptions_are_all_granted_before_connected(bench: Bench) -> None:
+    bench.up()
+    bench.start()
+    assert bench.expect(Connected).refused == ()
+
+    for topic in bench.topics.optional:
+        bench.publish(topic, topic.encode())
+        received = bench.expect(Received)
+        assert received.payload == topic.encode()
+        bench.transport.acknowledge(received.token)

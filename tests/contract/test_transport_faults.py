@@ -32,12 +32,20 @@ DURABLE = (
 class Device:
     """A started transport and what it delivers."""
 
-    def __init__(self, broker: Broker, *, pace: Pace = QUICK, subscriptions: tuple[str, ...] = (TARGET,)) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        *,
+        pace: Pace = QUICK,
+        subscriptions: tuple[str, ...] = (TARGET,),
+        optional: tuple[str, ...] = (),
+    ) -> None:
         self.events: queue.Queue[TransportEvent] = queue.Queue()
         self.transport = MqttTransport(broker, ID, pace=pace)
         self.deliver: Any = self.events.put
         self.transport.start(
             subscriptions=subscriptions,
+            optional=optional,
             will=lambda session: Will(SESSION, b"lost %d" % session, 0),
             sessions=itertools.count(1).__next__,
             deliver=self._deliver,
@@ -51,8 +59,8 @@ class Device:
 
 
 @contextmanager
-def device(broker: Broker, *, pace: Pace = QUICK, subscriptions: tuple[str, ...] = (TARGET,)) -> Iterator[Device]:
-    made = Device(broker, pace=pace, subscriptions=subscriptions)
+def device(broker: Broker, **keys: Any) -> Iterator[Device]:
+    made = Device(broker, **keys)
     try:
         yield made
     finally:
@@ -372,6 +380,18 @@ def test_a_refused_subscription_is_no_connection(version: str, answers: tuple[by
         assert TARGET in refused.message
         assert one.events.empty()
         assert one.transport.publish(SESSION, b"{}", qos=1, retain=True) is None
+
+
+@pytest.mark.parametrize(
+    ("version", "answers"),
+    [("5", (CONNACK, b"\x90\x05\x00\x01\x00\x01\x87")), ("3.1.1", (b"\x20\x02\x00\x00", b"\x90\x04\x00\x01\x01\x80"))],
+)
+def test_an_optional_subscription_may_be_refused(version: str, answers: tuple[bytes, ...]) -> None:
+    with (
+        Scripted(*answers) as broker,
+        device(broker.settings(version), subscriptions=(TARGET,), optional=("not allowed",)) as one,
+    ):
+        assert one.expect(Connected).refused == ("not allowed",)
 
 
 def test_what_connect_announces() -> None:

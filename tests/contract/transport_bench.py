@@ -2,8 +2,11 @@
 
 import itertools
 import queue
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 from uuid import uuid4
+
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from device_agent.adapters.mqtt import Broker, MqttTransport, Pace, Wants, parse_url
 from device_agent.ports import Published, Transport, TransportEvent, Will
@@ -19,12 +22,13 @@ E = TypeVar("E", bound=TransportEvent)
 
 
 class Topics:
-    """Of one test: `target` and `other` are subscribed to, the Will is at `session`."""
+    """Of one test: `target`, `other` and the optional ones are subscribed to, the Will is at `session`."""
 
     def __init__(self, prefix: str) -> None:
         self.target, self.other, self.state, self.session, self.mark = (
             f"{prefix}/{name}" for name in ("target", "other", "state", "session", "mark")
         )
+        self.optional = tuple(f"{prefix}/optional/{number}" for number in range(20))
 
 
 class Bench(Protocol):
@@ -41,7 +45,15 @@ class Bench(Protocol):
     def cut(self) -> None:
         """Connections end; the broker can be reached again."""
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None: ...
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        retain: bool = False,
+        response_topic: str | None = None,
+        correlation: bytes | None = None,
+    ) -> None: ...
     def retained(self, topic: str) -> bytes | None: ...
     def settle(self) -> None:
         """Until the broker has handled what the device has sent so far."""
@@ -66,6 +78,7 @@ class FakeBench:
     def start(self) -> None:
         self.transport.start(
             subscriptions=(self.topics.target, self.topics.other),
+            optional=self.topics.optional,
             will=lambda session: Will(self.topics.session, b"lost %d" % session, 0),
             sessions=itertools.count(1).__next__,
             deliver=self.events.put,
@@ -88,8 +101,8 @@ class FakeBench:
         self.transport.disconnect()
         self.transport.connect()
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
-        self.transport.arrive(topic, payload, retain=retain)
+    def publish(self, topic: str, payload: bytes, **keys: Any) -> None:
+        self.transport.arrive(topic, payload, **keys)
 
     def retained(self, topic: str) -> bytes | None:
         return self.transport.retained.get(topic)
@@ -131,6 +144,7 @@ class RealBench:
     def start(self) -> None:
         self.transport.start(
             subscriptions=(self.topics.target, self.topics.other),
+            optional=self.topics.optional,
             will=lambda session: Will(self.topics.session, b"lost %d" % session, 0),
             sessions=itertools.count(1).__next__,
             deliver=self.events.put,
@@ -145,8 +159,21 @@ class RealBench:
     def cut(self) -> None:
         self.cable.cut()
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
-        self.peer.publish(topic, payload, retain=retain)
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        retain: bool = False,
+        response_topic: str | None = None,
+        correlation: bytes | None = None,
+    ) -> None:
+        properties = Properties(PacketTypes.PUBLISH)
+        if response_topic is not None:
+            properties.ResponseTopic = response_topic
+        if correlation is not None:
+            properties.CorrelationData = correlation
+        self.peer.publish(topic, payload, retain=retain, properties=properties)
 
     def retained(self, topic: str) -> bytes | None:
         with Peer(self._broker) as reader:

@@ -1,0 +1,224 @@
+"""Commands that come over MQTT: judged, recorded, carried out at most once, answered.
+
+What changes something is on disk as begun before its PUBACK and before it is carried out; its answer is on disk before
+it is told. So one that comes again, from the broker or from whoever asked, is answered from the record. One that a
+crash has left begun is answered with `interrupted`, and never carried out again: whoever asked looks, and decides.
+What changes nothing is not recorded, and written nowhere.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+import structlog
+
+from device_agent.model.errors import Refused, StoreFull
+from device_agent.model.memory import CommandRecord
+from device_agent.model.target import Json
+from device_agent.ports import Received
+from device_agent.runtime.commands import HANDLERS, Reply, error, refusal, run, unknown
+from device_agent.runtime.journal import Write
+from device_agent.runtime.link import ANSWER_EXPIRY_S, Outgoing
+from device_agent.wire.commands import (
+    EFFECTS,
+    RUNNING,
+    VERBS,
+    Command,
+    correlation_id,
+    encode_answer,
+    read_command,
+    spread_s,
+)
+
+if TYPE_CHECKING:
+    from device_agent.runtime.agent import Agent
+
+MOST_RECORDS = 256
+OLDEST = timedelta(days=1)
+"""Records are dropped, when a new one comes, beyond so many and after so long. Brokers keep commands for minutes."""
+LARGEST_ANSWER = 16 * 1024
+"""What is recorded of an answer, in bytes. A larger one is told once, and not again."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Where an answer goes, and when."""
+
+    verb: str
+    id: str | None
+    reply_to: str
+    correlation: bytes | None
+    after_s: float
+
+
+@dataclass(slots=True)
+class RemoteCommands:
+    agent: "Agent"
+    records: dict[str, CommandRecord] = field(default_factory=dict)
+    """By id, the oldest first."""
+    _begun: set[str] = field(default_factory=set)
+    """Ids of what has not been answered for good yet, by this process."""
+
+    def remember(self, records: tuple[CommandRecord, ...]) -> None:
+        """At the start. What was asked a short time ago is answered (again): its answer may never have been sent."""
+        recent = self.agent.clock.now() - timedelta(seconds=ANSWER_EXPIRY_S)
+        for record in records:
+            known = record
+            asked = _Asked(record.verb, record.id, record.reply_to, record.correlation, 0.0)
+            if record.answer is None:
+                words = "the agent was ended while it ran: look at what it has done before it is sent again"
+                known = replace(record, answer=self._encoded(asked, error("interrupted", words)))
+            self.records[record.id] = known
+            if known.answer is not None and record.received_at > recent:
+                self._send(asked, known.answer)
+
+    def received(self, message: Received, verb: str) -> None:
+        """One message on a command's topic. It is answered, whatever it is, and acknowledged."""
+        own = self.agent.options.topics.response
+        reply_to = message.response_topic or own
+        id_ = correlation_id(message.correlation)
+        asked = _Asked(verb, id_, reply_to, message.correlation, self._after_s(message.topic))
+        try:
+            command = read_command(
+                message.payload, message.content_type, message.correlation, self.agent.options.limits
+            )
+        except Refused as refused:
+            if not self.agent.options.topics.may_answer(reply_to):
+                asked = replace(asked, reply_to=own)
+            self._refuse(message, asked, refusal(refused))
+            return
+        asked = replace(asked, id=command.id)
+        if not self.agent.options.topics.may_answer(reply_to):
+            words = f"a device answers to {own} and under its fleet's reply/, not to {reply_to}"
+            self._refuse(message, replace(asked, reply_to=own), error("response_topic", words))
+        elif message.retained:
+            words = "a command must not be retained: it would come again and again. Clear it from its topic"
+            self._refuse(message, asked, error("retained", words))
+        elif command.id in self.records:
+            self._again(message, asked, command)
+        elif refused_for := self._refused_for(command, verb):
+            self._refuse(message, asked, refused_for)
+        elif verb in EFFECTS:
+            self._carry_out(message, asked, command)
+        else:
+            self._look(message, asked, command)
+
+    def _after_s(self, topic: str) -> float:
+        topics = self.agent.options.topics
+        return spread_s(topics.fleet, topics.device) if topics.is_broadcast(topic) else 0.0
+
+    def _refused_for(self, command: Command, verb: str) -> dict[str, Json] | None:
+        now = self.agent.clock.now()
+        if command.expires_at is not None and command.expires_at <= now:
+            late = (now - command.expires_at).total_seconds()
+            return error("expired", f"it expired {late:.0f} s ago, by this device's clock")
+        if verb not in VERBS or verb not in HANDLERS:
+            return unknown(verb)
+        if verb not in self.agent.options.commands:
+            return error("forbidden", f"this device's DEVICE_AGENT_COMMANDS does not allow {verb} over MQTT")
+        return None
+
+    def _refuse(self, message: Received, asked: _Asked, answer: Mapping[str, Json]) -> None:
+        log.warning("command refused", verb=asked.verb, id=asked.id, error=answer["error"])
+        self._send(asked, self._encoded(asked, answer))
+        self._acknowledge(message)
+
+    def _again(self, message: Received, asked: _Asked, command: Command) -> None:
+        record = self.records[command.id]
+        if record.request != command.request(asked.verb):
+            words = f"the id {command.id!r} was used for another command ({record.verb}): a new one needs a new id"
+            self._refuse(message, asked, error("conflict", words))
+            return
+        answer = record.answer or self._encoded(asked, {"status": RUNNING, "result": None})
+        self._send(asked, answer)
+        self._acknowledge(message)
+
+    def _look(self, message: Received, asked: _Asked, command: Command) -> None:
+        """What changes nothing. It is not in the way of what waits for the disk: it is acknowledged at once."""
+        self._acknowledge(message)
+        log.info("command", verb=asked.verb, id=asked.id)
+        run(self.agent, asked.verb, command.args, self._tell(asked))
+
+    def _carry_out(self, message: Received, asked: _Asked, command: Command) -> None:
+        last = max((record.number for record in self.records.values()), default=0)
+        record = CommandRecord(
+            command.id,
+            last + 1,
+            asked.verb,
+            command.request(asked.verb),
+            self.agent.clock.now(),
+            asked.reply_to,
+            asked.correlation,
+        )
+        outdated = self._outdated(record.received_at)
+        try:
+            self.agent.journal.commit(
+                *(_drop(id_) for id_ in outdated),
+                _put(record),
+            )
+        except StoreFull as full:
+            # Not begun, and not remembered: sent again, it is a new one.
+            self._refuse(message, asked, error("disk_full", f"{full}: free some space and send it again"))
+            return
+        for id_ in outdated:
+            del self.records[id_]
+        self.records[command.id] = record
+        self._begun.add(command.id)
+        self.agent.journal.acknowledge(message.token)
+        log.info("command", verb=asked.verb, id=asked.id)
+        run(self.agent, asked.verb, command.args, self._record(asked))
+
+    def _outdated(self, now: datetime) -> list[str]:
+        done = [record for record in self.records.values() if record.id not in self._begun]
+        surplus = len(self.records) + 1 - MOST_RECORDS
+        return [record.id for at, record in enumerate(done) if at < surplus or record.received_at < now - OLDEST]
+
+    def _tell(self, asked: _Asked) -> Reply:
+        return lambda answer: self._send(asked, self._encoded(asked, answer))
+
+    def _record(self, asked: _Asked) -> Reply:
+        """An answer is told once it is on disk, and with it what the command has changed in the database."""
+
+        def reply(answer: Mapping[str, Json]) -> None:
+            body = self._encoded(asked, answer)
+            if answer["status"] != RUNNING and asked.id in self.records:
+                self._begun.discard(asked.id)
+                kept = body if len(body) <= LARGEST_ANSWER else self._too_large(asked)
+                record = self.records[asked.id] = replace(self.records[asked.id], answer=kept)
+                self.agent.journal.write(_put(record))
+            self.agent.journal.chore(lambda: self._send(asked, body))
+
+        return reply
+
+    def _encoded(self, asked: _Asked, answer: Mapping[str, Json]) -> bytes:
+        return encode_answer(self.agent.options.identity.device, asked.verb, asked.id, self.agent.clock.now(), answer)
+
+    def _too_large(self, asked: _Asked) -> bytes:
+        return self._encoded(asked, error("too_large", "it was carried out; its answer is too large to be told"))
+
+    def _send(self, asked: _Asked, body: bytes) -> None:
+        now = self.agent.clock.monotonic()
+        self.agent.link.answer(
+            Outgoing(
+                asked.reply_to,
+                body,
+                self._too_large(asked),
+                asked.correlation,
+                now + asked.after_s,
+                now + ANSWER_EXPIRY_S,
+            )
+        )
+
+    def _acknowledge(self, message: Received) -> None:
+        self.agent.journal.transport.acknowledge(message.token)
+
+
+def _put(record: CommandRecord) -> Write:
+    return lambda tx: tx.put_command(record)
+
+
+def _drop(id_: str) -> Write:
+    return lambda tx: tx.drop_command(id_)
