@@ -22,6 +22,7 @@ from device_agent.model.memory import (
     Floor,
     Memory,
     Message,
+    Order,
     OutboxCounts,
 )
 from device_agent.model.observed import EngineEvent, Observed
@@ -108,6 +109,8 @@ class Transaction(Protocol):
     def drop_attempt(self, app: str, subject: str) -> None: ...
     def put_command(self, record: CommandRecord) -> None: ...
     def drop_command(self, id_: str) -> None: ...
+    def put_order(self, order: Order) -> None: ...
+    def drop_order(self, app: str, service: str) -> None: ...
     def queue(self, kind: str, body: Callable[[int], bytes], *, terminal: bool = False) -> None:
         """Add an ack or event to the outbox; `body` is called with its number (`seq`). Bounds are kept here."""
 

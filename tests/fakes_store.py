@@ -22,6 +22,7 @@ from device_agent.model.memory import (
     Floor,
     Memory,
     Message,
+    Order,
     OutboxCounts,
 )
 from device_agent.model.target import Target
@@ -42,6 +43,7 @@ class Rows:
     bad: dict[str, BadRelease] = field(default_factory=dict)
     attempts: dict[tuple[str, str], Attempt] = field(default_factory=dict)
     commands: dict[str, CommandRecord] = field(default_factory=dict)
+    orders: dict[tuple[str, str], Order] = field(default_factory=dict)
     outbox: dict[int, tuple[Message, int]] = field(default_factory=dict)
     seq: int = 0
     session: int = 0
@@ -55,6 +57,7 @@ class Rows:
             dict(self.bad),
             dict(self.attempts),
             dict(self.commands),
+            dict(self.orders),
             dict(self.outbox),
             self.seq,
             self.session,
@@ -110,6 +113,7 @@ class FakeStore:
             attempts,
             dict(rows.bad),
             tuple(sorted(rows.commands.values(), key=lambda record: record.number)),
+            tuple(rows.orders[key] for key in sorted(rows.orders)),
             self._recovered,
             rows.dropped,
         )
@@ -178,6 +182,7 @@ class FakeStore:
         with self.transaction():
             rows = self.rows
             rows.targets, rows.apps, rows.attempts, rows.bad = found.targets, found.apps, found.attempts, found.bad
+            rows.orders = found.orders
             for scope, floor in found.floors.items():
                 raise_floor(rows.floors, scope, floor)
             rows.seq, rows.session = max(rows.seq, found.seq), max(rows.session, found.session)
@@ -250,6 +255,14 @@ class _Transaction:
     def drop_command(self, id_: str) -> None:
         self._usable("drop_command")
         self._rows.commands.pop(id_, None)
+
+    def put_order(self, order: Order) -> None:
+        self._usable("put_order")
+        self._rows.orders[order.app, order.service] = order
+
+    def drop_order(self, app: str, service: str) -> None:
+        self._usable("drop_order")
+        self._rows.orders.pop((app, service), None)
 
     def queue(self, kind: str, body: Callable[[int], bytes], *, terminal: bool = False) -> None:
         self._usable("queue")

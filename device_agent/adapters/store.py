@@ -34,7 +34,7 @@ from device_agent.adapters.sidecar import FLOOR, LAST_GOOD, Kept, higher
 from device_agent.adapters.store_database import StoreLocked, disconnect, failed, working
 from device_agent.adapters.store_outbox import Bounds, Fill
 from device_agent.adapters.store_recovery import DATABASE, SUFFIXES, open_database
-from device_agent.adapters.store_schema import apps, attempts, bad_releases, target_bodies, targets
+from device_agent.adapters.store_schema import apps, attempts, bad_releases, orders, target_bodies, targets
 from device_agent.adapters.store_transaction import Rows, Standing
 from device_agent.model.errors import Refused, StoreBroken, StoreFull
 from device_agent.model.memory import Floor, Memory, Message, OutboxCounts
@@ -225,7 +225,7 @@ class SqliteStore:
         return Kept(dict(self._standing.floors), counters["seq"], counters["session"], targets)
 
     def _replace_contents(self, found: Memory, counters: Mapping[str, int]) -> None:
-        for table in (target_bodies, targets, apps, bad_releases, attempts):
+        for table in (target_bodies, targets, apps, bad_releases, attempts, orders):
             self._connection.execute(delete(table))
         for accepted in found.targets.values():
             store_rows.put_target(self._connection, accepted)
@@ -235,6 +235,8 @@ class SqliteStore:
             store_rows.put_bad(self._connection, bad)
         for attempt in found.attempts:
             store_rows.put_attempt(self._connection, attempt)
+        for order in found.orders:
+            store_rows.put_order(self._connection, order)
         self._standing.floors = higher(self._standing.floors, found.floors)
         for scope, floor in self._standing.floors.items():
             store_rows.put_floor(self._connection, scope, floor)

@@ -23,6 +23,7 @@ from device_agent.adapters.store_schema import (
     commands,
     counters,
     floors,
+    orders,
     outbox,
     seal,
     target_bodies,
@@ -38,6 +39,7 @@ from device_agent.model.memory import (
     Floor,
     Memory,
     Message,
+    Order,
 )
 from device_agent.model.target import Json, Version
 
@@ -138,6 +140,10 @@ def put_command(connection: Connection, record: CommandRecord) -> None:
     put(connection, commands, {**asdict(record), "received_at": record.received_at.isoformat()})
 
 
+def put_order(connection: Connection, order: Order) -> None:
+    put(connection, orders, asdict(order))
+
+
 def put_counter(connection: Connection, name: str, value: int) -> None:
     put(connection, counters, {"name": name, "value": value})
 
@@ -194,6 +200,7 @@ def memory(connection: Connection) -> Memory:
             )
             for row in sorted(_sealed(connection, commands), key=lambda row: int(row.number))
         ),
+        orders=tuple(Order(row.app, row.service, row.verb, row.content) for row in _sealed(connection, orders)),
         outbox_dropped=counts["dropped"],
     )
 

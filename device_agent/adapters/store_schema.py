@@ -138,6 +138,16 @@ commands = Table(
     Column("seal", LargeBinary, nullable=False),
     sqlite_with_rowid=False,
 )
+orders = Table(
+    "orders",
+    metadata,
+    Column("app", String, primary_key=True),
+    Column("service", String, primary_key=True),
+    Column("verb", String, nullable=False),
+    Column("content", String, nullable=False),
+    Column("seal", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
 outbox = Table(
     "outbox",
     metadata,
@@ -156,7 +166,7 @@ counters = Table(
     Column("seal", LargeBinary, nullable=False),
     sqlite_with_rowid=False,
 )
-CONTENTS = (targets, target_bodies, floors, apps, bad_releases, attempts, commands, outbox, counters)
+CONTENTS = (targets, target_bodies, floors, apps, bad_releases, attempts, commands, orders, outbox, counters)
 """Parents before children."""
 
 # Alembic's own table, as Alembic makes it; it is no part of what Alembic compares.

@@ -9,9 +9,18 @@ from sqlalchemy import Connection
 from device_agent.adapters import store_outbox, store_rows
 from device_agent.adapters.sidecar import higher
 from device_agent.adapters.store_outbox import Bounds, Fill
-from device_agent.adapters.store_schema import apps, attempts, bad_releases, commands
+from device_agent.adapters.store_schema import apps, attempts, bad_releases, commands, orders
 from device_agent.model.errors import StoreBroken, StoreFull
-from device_agent.model.memory import AcceptedTarget, AppRecord, Attempt, BadRelease, CommandRecord, Floor, Message
+from device_agent.model.memory import (
+    AcceptedTarget,
+    AppRecord,
+    Attempt,
+    BadRelease,
+    CommandRecord,
+    Floor,
+    Message,
+    Order,
+)
 from device_agent.ports import Clock
 
 
@@ -85,6 +94,14 @@ class Rows:
     def drop_command(self, id_: str) -> None:
         with self._writing():
             store_rows.drop(self._connection, commands, id=id_)
+
+    def put_order(self, order: Order) -> None:
+        with self._writing():
+            store_rows.put_order(self._connection, order)
+
+    def drop_order(self, app: str, service: str) -> None:
+        with self._writing():
+            store_rows.drop(self._connection, orders, app=app, service=service)
 
     def queue(self, kind: str, body: Callable[[int], bytes], *, terminal: bool = False) -> None:
         counters = self._standing.counters

@@ -135,8 +135,7 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Why a service is as it is: what is wanted, what is, what was tried, what it waits for, what comes next."""
-    app_name, _, service = name.partition("/")
-    result = _ask(load(), "explain", {"app": app_name, "service": service} if service else {"app": app_name})
+    result = _ask(load(), "explain", _place(name))
     if as_json:
         _print(result)
     else:
@@ -153,6 +152,53 @@ def apply(file: Document, as_json: Json = False) -> None:
         version = f"{result['scope']} {result['epoch']}.{result['revision']}"
         note = result.get("note", "see device-agent status")
         print(f"{result['verdict']}: {version}; {note}")
+
+
+Where = Annotated[str, typer.Argument(metavar="APP[/SERVICE]", help="A service, or an app for all of its services.")]
+App = Annotated[str, typer.Argument(metavar="APP")]
+
+
+def _place(name: str) -> dict[str, str]:
+    app_name, _, service = name.partition("/")
+    return {"app": app_name, "service": service} if service else {"app": app_name}
+
+
+def _order(verb: str, name: str, done: str, as_json: bool) -> None:
+    result = _ask(load(), verb, _place(name))
+    if as_json:
+        _print(result)
+    else:
+        names = ", ".join(f"{result['app']}/{service}" for service in result["services"])
+        print(f"{done}: {names}; see device-agent status")
+
+
+@app.command()
+def stop(name: Where, as_json: Json = False) -> None:
+    """Stop a service and keep it stopped, across restarts too, until it is started or its definition changes."""
+    _order("stop", name, "to be stopped", as_json)
+
+
+@app.command()
+def start(name: Where, as_json: Json = False) -> None:
+    """Start a service that was stopped."""
+    _order("start", name, "to run", as_json)
+
+
+@app.command()
+def restart(name: Where, as_json: Json = False) -> None:
+    """Stop a service and start the same container again."""
+    _order("restart", name, "to be restarted", as_json)
+
+
+@app.command()
+def retry(name: App, as_json: Json = False) -> None:
+    """Try an app again now: without waiting after failures, and its release although it failed its gate."""
+    result = _ask(load(), "retry", {"app": name})
+    if as_json:
+        _print(result)
+        return
+    release = result["release"] and (result["release"]["release"] or result["release"]["revision"])
+    print(f"{name}: {result['attempts']} failures forgotten" + (f", release {release} tried again" if release else ""))
 
 
 @app.command()

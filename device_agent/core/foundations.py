@@ -133,7 +133,7 @@ class Foundations:
             connected = self.steps.add(connect)
             if user is match.winner:
                 self.attached[user.service] = self.attached.get(user.service, NONE) | connected
-                if user.up:
+                if user.up and not self.wanted.services[user.service].stopped:
                     self.steps.add(Step(Start(user.name), user.service, user.spec, cause, connected, commits=True))
 
     def _volumes(self) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from device_agent.core.backoff import Attempts
-from device_agent.core.matching import Match, good, match_services
+from device_agent.core.matching import Match, as_asked, match_services
 from device_agent.core.wanted import WantedApp
 from device_agent.model.memory import Attempt
 from device_agent.model.observed import Container, Health, Observed, Status
@@ -72,7 +72,8 @@ def judge(
     short = [_short_s(wanted, name, match, steady_s, needed_s) for name, match in changed.items()]
     if not plan.blocked and all(missing == 0 for missing in short):
         return Passed()
-    counting = not any(isinstance(step.action, Pull) for step in plan.steps) and not _held_from_outside(plan, attempts)
+    pulling = any(isinstance(step.action, Pull) for step in plan.steps)
+    counting = not pulling and not _held_from_outside(plan, attempts) and not _waits_for_stopped(wanted, changed)
     left_s = wanted.gate.deadline / 1e9 - elapsed_s
     if counting and left_s <= 0 and not lenient:
         return Failed("deadline", f"it is not good {wanted.gate.deadline / 1e9:g} s after its images were there")
@@ -85,7 +86,7 @@ def _faults(wanted: WantedApp, changed: Mapping[str, Match], attempts: Attempts)
         attempt = attempts.of(wanted.name, name)
         if attempt and attempt.spec == (match.spec or "") and attempt.code in TARGETS_FAULTS:
             yield Failed(attempt.code, attempt.message, name)
-        elif match.winner:
+        elif match.winner and not wanted.services[name].stopped and match.winner.run != wanted.services[name].anew:
             code, message = _fault(match.winner, one_shot=wanted.services[name].service.one_shot)
             if code:
                 yield Failed(code, message, name)
@@ -107,13 +108,24 @@ def _short_s(
 ) -> float | None:
     """Seconds that a service still has to be good; None when it is not good now."""
     container = match.winner
-    if container is None or not good(container, one_shot=wanted.services[name].service.one_shot):
+    if container is None or not as_asked(wanted.services[name], container):
         return None
-    return 0.0 if container.completed else max(0.0, needed_s - steady_s.get(container.id, 0.0))
+    proven = container.completed or wanted.services[name].stopped
+    return 0.0 if proven else max(0.0, needed_s - steady_s.get(container.id, 0.0))
 
 
 def _held_from_outside(plan: Plan, attempts: Attempts) -> bool:
     return bool(plan.blocked) or any(_outside(attempts.of(plan.app, step.subject)) for step in plan.steps)
+
+
+def _waits_for_stopped(wanted: WantedApp, changed: Mapping[str, Match]) -> bool:
+    """Whether a service cannot start because one that it needs is kept stopped: that is somebody's will, no fault."""
+    return any(
+        dependency.required and other in wanted.services and wanted.services[other].stopped
+        for name, match in changed.items()
+        if not as_asked(wanted.services[name], match.winner)
+        for other, dependency in wanted.services[name].service.depends_on.items()
+    )
 
 
 def _outside(attempt: Attempt | None) -> bool:

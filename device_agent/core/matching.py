@@ -44,6 +44,13 @@ def present(app: str, observed: Observed) -> list[Container]:
     return sorted(mine, key=lambda c: (c.name, c.id))
 
 
+def as_asked(wanted: WantedService, container: Container | None) -> bool:
+    """The container that is as wanted is also in the state that is wanted."""
+    if container is None or container.run == wanted.anew:
+        return False
+    return not container.up if wanted.stopped else good(container, one_shot=wanted.service.one_shot)
+
+
 def match_services(wanted: WantedApp, observed: Observed) -> dict[str, Match]:
     """By service, in dependency order."""
     matches: dict[str, Match] = {}

@@ -25,7 +25,7 @@ from device_agent.core.draft import (
     remove_networks,
 )
 from device_agent.core.foundations import Foundations
-from device_agent.core.matching import Match, good, match_services, present
+from device_agent.core.matching import Match, as_asked, match_services, present
 from device_agent.core.wanted import WantedApp, WantedService
 from device_agent.model.compose import Dependency
 from device_agent.model.observed import Container, Health, Observed, Status, moment
@@ -81,24 +81,71 @@ class _Planning:
         gone = [c for c in present(self.wanted.name, self.observed) if c.service not in self.wanted.services]
         remove_containers(self.steps, gone, "it is no longer in the target", self.ground.images)
         for name, service in self.wanted.services.items():
-            self._service(service, self.matches[name])
+            self._clear(service, self.matches[name])
+        self._stop_what_is_asked()
+        for name, service in self.wanted.services.items():
+            if not service.stopped:
+                self._service(service, self.matches[name])
         self._free_ports_first()
         names = {network.name for network in self.wanted.networks.values()}
         unused = [n for n in self.observed.networks if n.app == self.wanted.name and n.name not in names]
         remove_networks(self.steps, unused, self.observed.containers)
         return Plan(self.wanted.name, self.steps.in_order(), tuple(self.ground.blocked.values()))
 
-    def _service(self, wanted: WantedService, match: Match) -> None:
+    def _clear(self, wanted: WantedService, match: Match) -> None:
+        """What can never run again, or never ran and is not wanted any more."""
         for container in present(self.wanted.name, self.observed):
             if container.service == wanted.name and container.status is Status.DEAD:
                 self._remove(wanted, container, "it is dead")
         for other in match.others:
             if other.status is Status.CREATED:
                 self._remove(wanted, other, "it was never started and is no longer wanted")
+
+    def _stop_what_is_asked(self) -> None:
+        """What is kept stopped, and what is restarted: dependents first. What is restarted starts in order again."""
+        stops: dict[str, Ids] = {}
+        for name in reversed(tuple(self.wanted.services)):
+            wanted, match = self.wanted.services[name], self.matches[name]
+            dependents = (ids for other, ids in stops.items() if name in self.wanted.services[other].service.depends_on)
+            after = NONE.union(*dependents)
+            if wanted.stopped:
+                stops[name] = self._keep_stopped(wanted, match, after)
+            elif match.winner and match.winner.up and match.winner.run == wanted.anew:
+                stops[name] = self._stop(wanted, match.winner, "an operator wants it restarted", after)
+        starts: dict[str, Ids] = {}
+        for name, wanted in self.wanted.services.items():
+            winner = self.matches[name].winner
+            if winner and name in stops and not wanted.stopped:
+                after = stops[name].union(*(starts.get(other, NONE) for other in wanted.service.depends_on))
+                cause = "an operator wants it restarted"
+                starts[name] = self.steps.add(Step(Start(winner.name), name, winner.spec, cause, after, commits=True))
+
+    def _keep_stopped(self, wanted: WantedService, match: Match, dependents: Ids) -> Ids:
+        """Its container is there, as wanted, and does not run. Returns the stops."""
+        made = NONE
+        if match.winner is None:
+            until = self._obstacle(wanted, match) or self.steps.waiting(wanted.name, match.spec or "")
+            _, made = self._create(wanted, match, self._foundations(wanted, match), until)
+        stops = NONE
+        for container in (*((match.winner,) if match.winner else ()), *match.others):
+            stopped = made | dependents
+            if container.up:
+                stopped = self._stop(wanted, container, f"it is kept stopped {wanted.stopped}", stopped)
+                stops |= stopped
+            if container is not match.winner and container.status is not Status.CREATED:
+                kept = "its release has passed its gate" * self.gated
+                self._remove(wanted, container, "it is replaced", stopped, until=kept)
+        return stops
+
+    def _stop(self, wanted: WantedService, container: Container, cause: str, after: Ids) -> Ids:
+        action = Stop(container.name, container.id, grace_s(self.wanted, wanted.name))
+        return self.steps.add(Step(action, wanted.name, container.spec, cause, after))
+
+    def _service(self, wanted: WantedService, match: Match) -> None:
         if match.winner and match.winner.up and self._lost_shared_network(wanted, match.winner):
             cause = f"{wanted.shares}, whose network it shares, was started after it"
             self._restart(wanted, match.winner, cause, self._foundations(wanted, match))
-        if match.winner and good(match.winner, one_shot=wanted.service.one_shot):
+        if match.winner and as_asked(wanted, match.winner):
             self._retire_others(wanted, match, match.winner, until="its release has passed its gate" * self.gated)
         elif match.winner and match.winner.up:
             # It runs and has not proved good: what it replaced is kept, stopped.
@@ -115,8 +162,7 @@ class _Planning:
 
     def _restart(self, wanted: WantedService, container: Container, cause: str, after: Ids) -> None:
         # `again`: it waits longer each time. A clock that was set back makes it look so although it is not.
-        stop = Stop(container.name, container.id, grace_s(self.wanted, wanted.name))
-        stopped = self.steps.add(Step(stop, wanted.name, container.spec, cause, after))
+        stopped = self._stop(wanted, container, cause, after)
         start = Start(container.name)
         self.steps.add(Step(start, wanted.name, container.spec, cause, stopped, commits=True, again=True))
 
@@ -193,7 +239,10 @@ class _Planning:
         after, unmet = NONE, []
         for name, dependency in sorted(wanted.service.depends_on.items()):
             match = self.matches.get(name)
-            if match is None or _satisfied(dependency, match):
+            if match is None:
+                continue
+            stopped = self.wanted.services[name].stopped
+            if not stopped and _satisfied(dependency, match):
                 continue
             if not dependency.required and self._failing(name, match):
                 continue
@@ -201,12 +250,15 @@ class _Planning:
             if dependency.condition == "service_started" and starts:
                 after |= starts
             else:
-                unmet.append(f"{name} {_WORDS[dependency.condition]}")
+                kept = f" (it is kept stopped {stopped})" if stopped else ""
+                unmet.append(f"{name} {_WORDS[dependency.condition]}{kept}")
         return after, " and ".join(unmet)
 
     def _failing(self, service: str, match: Match) -> bool:
         """Whether a service is in trouble: who does not require it does not wait for it any longer."""
         container = match.winner
+        if self.wanted.services[service].stopped:
+            return True
         if self.steps.waiting(service, match.spec or "") or self.steps.held(self.steps.of(Start, service)):
             return True
         ended = container is not None and container.status is Status.EXITED and not container.completed
@@ -216,6 +268,9 @@ class _Planning:
     def _fall_back(self, wanted: WantedService, match: Match, until: str) -> bool:
         """Rule 2: while the wanted one cannot run, the one it is to replace does. Says whether it is being started."""
         old = match.fallback
+        needs = (name for name, dependency in wanted.service.depends_on.items() if dependency.required)
+        if any(name in self.wanted.services and self.wanted.services[name].stopped for name in needs):
+            return False  # nor can the old one
         if old is None or any(other.up for other in match.others):
             return False
         cause = f"it runs on until {until}"
@@ -243,7 +298,10 @@ class _Planning:
                 stops |= self.steps.add(stop)
         ended = match.winner is not None and match.winner.status is Status.EXITED
         cause = _why_started(match.winner) if match.winner else "it was just created"
-        again = ended and not match.others
+        asked = match.winner is not None and match.winner.run == wanted.anew
+        if asked:
+            cause = "an operator wants it started"
+        again = ended and not match.others and not asked
         start = Step(Start(container), wanted.name, spec, cause, after | stops, until, commits=bool(stops), again=again)
         started = self.steps.add(start)
         for other in match.others:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from device_agent.core.backoff import Attempts
 from device_agent.core.draft import image_subject, previous_subject
-from device_agent.core.matching import Match, good, match_services
+from device_agent.core.matching import Match, as_asked, match_services
 from device_agent.core.wanted import WantedApp, WantedService
 from device_agent.model.errors import Problem
 from device_agent.model.memory import Attempt, BadRelease
@@ -44,12 +44,9 @@ def settled(wanted: WantedApp, observed: Observed, plan: Plan) -> bool:
 
 
 def all_good(wanted: WantedApp, observed: Observed) -> bool:
-    """Every service runs, healthy where it is checked, or has completed."""
+    """Every service runs, healthy where it is checked, or has completed, or is stopped as it should be."""
     matches = match_services(wanted, observed)
-    return all(
-        match.winner is not None and good(match.winner, one_shot=wanted.services[name].service.one_shot)
-        for name, match in matches.items()
-    )
+    return all(as_asked(wanted.services[name], match.winner) for name, match in matches.items())
 
 
 def only_leftovers(plan: Plan, wanted: WantedApp | None) -> bool:
@@ -205,6 +202,8 @@ def _status(  # noqa: C901 - the first that holds
     if attempt and attempt.spec != (match.spec or ""):
         attempt = None
     previous = activity.attempts.of(activity.plan.app, previous_subject(wanted.name))
+    if match.winner and wanted.stopped:
+        return ("stopping" if match.winner.up else "stopped"), _stopped(wanted, activity.plan.app)
     if match.winner and match.winner.up:
         held = attempt if any(step.until for step in steps) else None
         return _condition(match.winner), _trouble(match.winner, activity) or _reason(
@@ -233,6 +232,13 @@ def _status(  # noqa: C901 - the first that holds
     if match.winner:
         return "exited", waits or Reason("exited", _ended(match.winner))
     return "waiting", waits
+
+
+def _stopped(wanted: WantedService, app: str) -> Reason | None:
+    """Why it does not run although the target does not say so."""
+    if wanted.service.state == "stopped":
+        return None
+    return Reason("stopped", f"an operator stopped it: device-agent start {app}/{wanted.name} starts it again")
 
 
 def _waits(steps: list[Step], plan: Plan) -> Reason | None:

@@ -43,6 +43,7 @@ _NOT_OF_THE_CONTAINER = {
     "files",
     "scale",
     "update",
+    "state",
 }
 SERVICE_MODE = "service:"
 
@@ -94,6 +95,15 @@ class WantedService:
     """The service whose network it shares (`network_mode: service:…`)."""
     basis: bytes
     """Canonical JSON of everything of the spec but what only the engine knows (image id, shared container)."""
+    stopped: str = ""
+    """By whom it is kept stopped, in words; empty: it is to run."""
+    anew: str = ""
+    """The run of its container (`Container.run`) that is to be followed by another, because an operator says so."""
+
+    @property
+    def definition(self) -> str:
+        """Tells whether two releases mean the same service, as far as a target alone can tell."""
+        return hashlib.sha256(self.basis + b"\n" + self.image.encode()).hexdigest()
 
     def spec(self, image_id: str, shared: str = "") -> str:
         """The spec hash, given the id of its image and of the container whose network it shares."""
@@ -294,6 +304,7 @@ def _service(
         volumes=frozenset(named),
         shares=mode.removeprefix(SERVICE_MODE) if mode.startswith(SERVICE_MODE) else None,
         basis=basis,
+        stopped="by the target" if service.state == "stopped" else "",
     )
 
 

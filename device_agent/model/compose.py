@@ -165,6 +165,8 @@ class Service(Frozen):
     update: Update = Update()
     scale: int = 1
     """How many containers of it there are."""
+    state: Literal["running", "stopped"] = "running"
+    """`x-state`: `stopped` is created and kept stopped."""
 
     platform: str | None = None
     """`OS[/ARCH[/VARIANT]]`."""

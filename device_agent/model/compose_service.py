@@ -168,6 +168,7 @@ _SERVICE: Mapping[str, Reader] = {
     "image": by(forms.image),
     "platform": by(forms.platform),
     "x-update": update,
+    "x-state": by(units.one_of("running", "stopped")),
     "command": _command,
     "entrypoint": _command,
     "environment": pairs(null=None),
@@ -212,6 +213,8 @@ def service(place: Place) -> Service:
     fields = read_fields(place, _SERVICE, refused=_SERVICE_REFUSED, ignored=_SERVICE_IGNORED)
     if "x-update" in fields:
         fields["update"] = fields.pop("x-update")
+    if "x-state" in fields:
+        fields["state"] = fields.pop("x-state")
     if "image" not in place.value:
         place.invalid("is required", "image")
     limits.settle(place, fields)

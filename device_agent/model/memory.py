@@ -93,6 +93,20 @@ class CommandRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Order:
+    """What an operator has said of a service or an app. It is forgotten when what it was said of is there no more."""
+
+    app: str
+    service: str
+    """`stop`: a service; `start`, `restart`: one container of it (`api`, `api#2`); empty: the app itself."""
+    verb: str
+    """`stop`, `start` or `restart` of a service; `unlock` of an app."""
+    content: str
+    """What it was said of. `stop`: the service's definition; `start`, `restart`: its container's run
+    (`Container.run`); `unlock`: the digest of the app's new content, empty for its removal."""
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """A row of the outbox: an ack or an event, as it will be published."""
 
@@ -118,6 +132,7 @@ class Memory:
     """By app."""
     commands: tuple[CommandRecord, ...] = ()
     """The oldest first."""
+    orders: tuple[Order, ...] = ()
     recovered: str | None = None
     """How the store was recovered at this start, in words; None when it was sound."""
     outbox_dropped: int = 0

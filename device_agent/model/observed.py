@@ -101,6 +101,11 @@ class Container:
         return self.status in (Status.RUNNING, Status.RESTARTING, Status.PAUSED)
 
     @property
+    def run(self) -> str:
+        """Tells its runs apart: it is another one once the container has been started again."""
+        return f"{self.id}@{self.started_at or ''}"
+
+    @property
     def one_shot(self) -> bool:
         return self.restart in ("no", "on-failure")
 

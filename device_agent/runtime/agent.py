@@ -9,12 +9,13 @@ Its parts: `intake` judges what arrives, `reconciler` observes, plans and acts, 
 
 import queue
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import structlog
 
 from device_agent.core.intake import Wanted, unknown_scopes, want
+from device_agent.core.orders import carried_out, with_orders
 from device_agent.core.policy import Policy
 from device_agent.core.status import (
     Activity,
@@ -27,7 +28,7 @@ from device_agent.core.status import (
 )
 from device_agent.core.wanted import Naming, WantedApp
 from device_agent.model.errors import Refused
-from device_agent.model.memory import AppRecord, BadRelease, Floor, Memory
+from device_agent.model.memory import AppRecord, BadRelease, Floor, Memory, Order
 from device_agent.model.observed import EngineEvent, Observed
 from device_agent.model.report import AppReport, Happening, Have, State
 from device_agent.model.steps import Plan
@@ -149,6 +150,8 @@ class Agent:
         self.releases = Releases(clock, options.naming, self.rollout.apps)
         self.progress = Progress(self)
         self.floors: dict[str, Floor] = {}
+        self.orders: dict[tuple[str, str], Order] = {}
+        """By (app, service): what operators have said, as the database has it."""
         self.intake = Intake(self)
         self.commands = RemoteCommands(self)
 
@@ -166,6 +169,7 @@ class Agent:
         """Begin with what the store has: at the start, and after a restore."""
         self.rollout = Rollout(dict(memory.targets), dict(memory.apps))
         self.floors = dict(memory.floors)
+        self.orders = {(order.app, order.service): order for order in memory.orders}
         self.reconciler.rows = {(attempt.app, attempt.subject): attempt for attempt in memory.attempts}
         if memory.recovered:
             self.journal.status = memory.recovered
@@ -180,7 +184,8 @@ class Agent:
         """Want this from now on; something else may be run in place of a part of it."""
         self.reconciler.held = frozenset(name for name, app in wanted.apps.items() if self.releases.held(app))
         unknown = unknown_scopes(self.floors, self.rollout.targets)
-        running = self.releases.running(wanted)
+        content = self.releases.running(wanted)
+        running = {name: with_orders(app, self.orders.values()) for name, app in content.items()}
         self.reconciler.gated = frozenset(name for name, app in running.items() if self.releases.gated(app))
         self.reconciler.want(wanted, unknown, running)
 
@@ -306,10 +311,16 @@ class Agent:
         self.reconciler.act([app for app in planned if app not in self.progress.overtaken])
         self.progress.overtaken.clear()
         self.progress.end_targets()
+        self.forget_orders(order for order in self.orders.values() if carried_out(order, observed))
         self.tails.read(observed)
         wait_s = self.releases.next_wait_s(planned)
         if wait_s is not None:
             self.reconciler.wake(wait_s)
+
+    def forget_orders(self, orders: Iterable[Order]) -> None:
+        for order in tuple(orders):
+            del self.orders[order.app, order.service]
+            self.journal.write(lambda tx, order=order: tx.drop_order(order.app, order.service))  # type: ignore[misc]
 
     def _raise_floors(self, observed: Observed) -> None:
         """The labels of what runs are a lower bound, should database and sidecar both be lost."""

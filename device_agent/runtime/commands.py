@@ -21,6 +21,8 @@ from device_agent.model.errors import Problem, Refused, StoreFull
 from device_agent.model.observed import Observed
 from device_agent.model.steps import Plan
 from device_agent.model.target import Json
+from device_agent.runtime import operator
+from device_agent.runtime.arguments import no_more
 from device_agent.runtime.explain import explained
 from device_agent.wire.commands import RUNNING
 from device_agent.wire.messages import host_body, state_body, time_text
@@ -74,7 +76,7 @@ def error(code: str, message: str, problems: tuple[Problem, ...] = ()) -> dict[s
 
 def _status(agent: "Agent", args: Mapping[str, Json]) -> Json:
     """The state as it is published, and what is the agent's own."""
-    _no_more(args)
+    no_more(args)
     body = state_body(agent.state())
     return {
         **body,
@@ -94,14 +96,14 @@ def _outbox(agent: "Agent") -> Json:
 
 
 def _version(_agent: "Agent", args: Mapping[str, Json]) -> Json:
-    _no_more(args)
+    no_more(args)
     return {"version": __version__}
 
 
 def _plan(agent: "Agent", args: Mapping[str, Json]) -> Json:
     """What a target would do here. Nothing is changed; a repetition of what the device has is planned all the same."""
     payload = _document(args)
-    _no_more(args, "target")
+    no_more(args, "target")
     wanted = agent.intake.would_want(payload)
     observed = agent.reconciler.observed
     if observed is None:
@@ -131,7 +133,7 @@ def _plan_of(agent: "Agent", name: str, wanted: WantedApp | None, observed: Obse
 
 
 def _explain(agent: "Agent", args: Mapping[str, Json]) -> Json:
-    _no_more(args, "app", "service")
+    no_more(args, "app", "service")
     return explained(agent, args.get("app"), args.get("service"))
 
 
@@ -142,7 +144,7 @@ def _indented(text: str) -> str:
 def _apply(agent: "Agent", args: Mapping[str, Json]) -> Json:
     """A target from a file: the same checks and the same floor as from the broker."""
     payload = _document(args)
-    _no_more(args, "target")
+    no_more(args, "target")
     verdict, target = agent.intake.apply(payload)
     return {
         "verdict": verdict,
@@ -168,7 +170,7 @@ def _document(args: Mapping[str, Json]) -> bytes:
 
 def _backup(agent: "Agent", args: Mapping[str, Json]) -> Json:
     """To a file that the agent can write, or, without one, as base64 in the answer."""
-    _no_more(args, "file")
+    no_more(args, "file")
     agent.journal.flush()
     file = args.get("file")
     if isinstance(file, str):
@@ -182,7 +184,7 @@ def _backup(agent: "Agent", args: Mapping[str, Json]) -> Json:
 
 def _restore(agent: "Agent", args: Mapping[str, Json]) -> Json:
     """From base64: the contents replace the database's, floors stay at the highest known."""
-    _no_more(args, "content")
+    no_more(args, "content")
     try:
         content = base64.b64decode(str(args.get("content", "")), validate=True)
     except binascii.Error:
@@ -197,12 +199,6 @@ def _restore(agent: "Agent", args: Mapping[str, Json]) -> Json:
     return {"targets": {scope: list(a.target.version) for scope, a in memory.targets.items()}}
 
 
-def _no_more(args: Mapping[str, Json], *known: str) -> None:
-    unknown = sorted(args.keys() - set(known))
-    if unknown:
-        raise Refused("malformed", f"unknown argument: {', '.join(unknown)}")
-
-
 HANDLERS: dict[str, Callable[["Agent", Mapping[str, Json]], Json]] = {
     "status": _status,
     "report": _status,
@@ -212,5 +208,6 @@ HANDLERS: dict[str, Callable[["Agent", Mapping[str, Json]], Json]] = {
     "backup": _backup,
     "restore": _restore,
     "version": _version,
+    **operator.HANDLERS,
 }
 """Verb → what answers it, or raises `Refused`. What comes over MQTT is those of `wire.commands`."""

@@ -7,12 +7,13 @@ import structlog
 
 from device_agent.core.gate import Failed, Passed, Verdict
 from device_agent.core.intake import own_apps
+from device_agent.core.orders import outlived
 from device_agent.core.status import only_leftovers, report_app, settled, specs
 from device_agent.core.wanted import WantedApp
-from device_agent.model.memory import AcceptedTarget
+from device_agent.model.memory import AcceptedTarget, Order
 from device_agent.model.observed import Observed
 from device_agent.model.report import Ack
-from device_agent.model.steps import Plan
+from device_agent.model.steps import Plan, Step
 from device_agent.model.target import SCOPES
 from device_agent.runtime.rollout import drift
 
@@ -76,11 +77,12 @@ class Progress:
         record = self.agent.rollout.settled(wanted, specs(wanted, observed))
         if record:
             self.agent.journal.write(lambda tx: tx.put_app(record))
+            self.agent.forget_orders(o for o in self._orders(wanted.name) if outlived(o, wanted))
 
     def _tell_unsettled(self, wanted: WantedApp, observed: Observed, plan: Plan) -> None:
         if self.agent.rollout.is_repair(wanted.name, wanted.digest):
             for step in plan.steps:
-                if not step.until:
+                if not step.until and not _asked(wanted, step):
                     log.warning("drift", app=wanted.name, subject=step.subject, why=step.cause)
                     self.agent.journal.tell(drift(wanted.name, step.subject, step.cause))
                     break
@@ -97,7 +99,11 @@ class Progress:
         if self.agent.releases.bad.pop(app, None):
             self.agent.journal.write(lambda tx: tx.drop_bad(app))
         self.agent.releases.forget_gate(app)
+        self.agent.forget_orders(self._orders(app))
         return []
+
+    def _orders(self, app: str) -> list[Order]:
+        return [order for order in self.agent.orders.values() if order.app == app]
 
     def _arrived(self, app: str) -> None:
         acks, changed = self.agent.rollout.arrived(app)
@@ -126,3 +132,9 @@ class Progress:
         if any(accepted.ended == "applied" for accepted in changed):
             self.agent.journal.chore(lambda: self.agent.store.remember_good(self.agent.rollout.applied))
         self.agent.journal.flush()
+
+
+def _asked(wanted: WantedApp, step: Step) -> bool:
+    """Whether an operator has asked for it: no drift."""
+    service = wanted.services.get(step.subject)
+    return service is not None and bool(service.stopped or service.anew)

@@ -10,7 +10,7 @@ Invariants
 """
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -97,8 +97,7 @@ class Reconciler:
     def want(self, wanted: Wanted, unknown: frozenset[str], running: Mapping[str, WantedApp]) -> None:
         """Something else is wanted now: what is under way for anything else is overtaken."""
         for app, run in self.runs.items():
-            before, after = self.running.get(app), running.get(app)
-            if before is None or after is None or before.digest != after.digest:
+            if _differs(self.running.get(app), running.get(app)):
                 run.draining = True
         self.wanted, self.unknown, self.running = wanted, unknown, running
         self._cancel_pulls_of({service.image for app in running.values() for service in app.services.values()})
@@ -228,6 +227,15 @@ class Reconciler:
             plan = plan_removal(app, observed, attempts)
         self.plans[app] = plan
         return True
+
+    def forget_attempts(self, app: str, subjects: Collection[str]) -> int:
+        """Try these subjects of an app, and its images among them, without waiting any longer. How many there were."""
+        keys = [key for key in self.rows if key[0] in ("", app) and key[1] in subjects]
+        for key in keys:
+            del self.rows[key]
+            self._woke_for.pop(key, None)
+            self.forget(*key)
+        return len(keys)
 
     def attempts(self) -> Attempts:
         return Attempts(self.clock.now(), self.rows)
@@ -384,6 +392,14 @@ class Reconciler:
     @property
     def busy(self) -> bool:
         return any(run.flying for run in self.runs.values())
+
+
+def _differs(before: WantedApp | None, after: WantedApp | None) -> bool:
+    """Whether what is under way for the one is of no use for the other."""
+    if before is None or after is None:
+        return True
+    said = ([(s.stopped, s.anew) for s in app.services.values()] for app in (before, after))
+    return before.digest != after.digest or next(said) != next(said)
 
 
 def _kept(step: Step) -> bool:

@@ -11,7 +11,7 @@ from device_agent.model.memory import AcceptedTarget, AppRecord, BadRelease
 from device_agent.model.report import Ack, AppReport, Happening, Reason
 from device_agent.model.target import SCOPES, Json, Target, printed_revision
 
-_NOT_FAILURES = frozenset(("dependency", "images", "target_unknown", "rolled_back", "release_failed"))
+_NOT_FAILURES = frozenset(("dependency", "images", "stopped", "target_unknown", "rolled_back", "release_failed"))
 
 
 @dataclass(slots=True)
@@ -129,6 +129,16 @@ class Rollout:
                 changed.append(self.targets[scope])
                 acks.append(transition(accepted.target, verdict))
         return acks, changed
+
+    def reopen(self, app: str, scope: str) -> AcceptedTarget | None:
+        """What a target asks of an app is tried once more. Returns the target whose row changed."""
+        self._told.pop(app, None)
+        accepted = self.targets.get(scope)
+        if accepted is None or app in accepted.awaited:
+            return None
+        self._begun.discard((scope, app))
+        self.targets[scope] = replace(accepted, awaited=accepted.awaited | {app}, ended=None)
+        return self.targets[scope]
 
     @property
     def applied(self) -> tuple[Target, ...]:

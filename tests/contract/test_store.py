@@ -17,6 +17,7 @@ from device_agent.model.memory import (
     CommandRecord,
     Floor,
     Memory,
+    Order,
     OutboxCounts,
 )
 from device_agent.model.target import Target, Version
@@ -148,6 +149,7 @@ def test_every_row_comes_back_as_it_was_put(bench: Bench) -> None:
     )  # fmt: skip
     records = [AppRecord("web", "sha256:aa", {"b": "1", "a": "2"}, "r2", "r1"), AppRecord("db", "sha256:bb", {})]
     tries = [attempt(), attempt("", "image a/b:1"), attempt("web", "network default", count=10**6, message="ä" * 2000)]
+    orders = [Order("web", "db", "stop", "definition"), Order("web", "", "unlock", ""), Order("a", "ä", "start", "id@")]
     with store.transaction() as rows:
         for one in (fleet, device):
             rows.put_target(one)
@@ -155,6 +157,8 @@ def test_every_row_comes_back_as_it_was_put(bench: Bench) -> None:
             rows.put_app(record)
         for one_try in tries:
             rows.put_attempt(one_try)
+        for order in orders:
+            rows.put_order(order)
     expected = Memory(
         targets={"fleet": fleet, "device": device},
         floors={
@@ -163,6 +167,7 @@ def test_every_row_comes_back_as_it_was_put(bench: Bench) -> None:
         },
         apps={record.app: record for record in records},
         attempts=tuple(sorted(tries, key=lambda one: (one.app, one.subject))),
+        orders=tuple(sorted(orders, key=lambda one: (one.app, one.service))),
     )
     assert store.load() == expected
     assert bench.restart().load() == expected
@@ -174,14 +179,17 @@ def test_a_row_replaces_the_row_of_its_key(bench: Bench) -> None:
         rows.put_target(accepted(awaited=frozenset({"web"})))
         rows.put_app(AppRecord("web", "sha256:aa", {"a": "1"}))
         rows.put_attempt(attempt(count=1))
+        rows.put_order(Order("web", "api", "stop", "1"))
     with store.transaction() as rows:
         rows.put_target(accepted(ended="applied"))
         rows.put_app(AppRecord("web", "sha256:bb", {"a": "2"}, "r", "q"))
         rows.put_attempt(attempt(count=2))
+        rows.put_order(Order("web", "api", "restart", "2"))
     memory = bench.restart().load()
     assert memory.targets == {"fleet": accepted(ended="applied")}
     assert memory.apps == {"web": AppRecord("web", "sha256:bb", {"a": "2"}, "r", "q")}
     assert memory.attempts == (attempt(count=2),)
+    assert memory.orders == (Order("web", "api", "restart", "2"),)
 
 
 def test_a_later_target_replaces_the_one_of_its_scope(bench: Bench) -> None:
@@ -198,13 +206,17 @@ def test_what_is_dropped_is_gone_and_may_be_dropped_again(bench: Bench) -> None:
         rows.put_app(AppRecord("web", "sha256:aa", {}))
         rows.put_attempt(attempt())
         rows.put_attempt(attempt(subject="db"))
+        rows.put_order(Order("web", "api", "stop", "1"))
+        rows.put_order(Order("web", "db", "stop", "1"))
     for _ in range(2):
         with store.transaction() as rows:
             rows.drop_app("web")
             rows.drop_attempt("web", "api")
+            rows.drop_order("web", "api")
     memory = bench.restart().load()
     assert memory.apps == {}
     assert memory.attempts == (attempt(subject="db"),)
+    assert memory.orders == (Order("web", "db", "stop", "1"),)
 
 
 def test_a_transaction_is_all_or_nothing(bench: Bench) -> None:
@@ -399,6 +411,7 @@ def test_a_backup_restores_what_was_and_keeps_what_may_not_go_back(bench: Bench,
         rows.put_target(accepted("device", 1))
         rows.put_app(AppRecord("web", "sha256:aa", {"a": "1"}))
         rows.put_attempt(attempt())
+        rows.put_order(Order("web", "api", "stop", "1"))
     backed_up = store.load()
     store.backup(tmp_path / "backup")
     with store.transaction() as rows:
@@ -407,6 +420,8 @@ def test_a_backup_restores_what_was_and_keeps_what_may_not_go_back(bench: Bench,
         rows.put_app(AppRecord("db", "sha256:bb", {}))
         rows.drop_attempt("web", "api")
         rows.put_attempt(attempt("db", "later"))
+        rows.drop_order("web", "api")
+        rows.put_order(Order("db", "later", "stop", "1"))
     given = queue(store, "ack")
     session = store.reserve_sessions(10)
     floor = Floor(Version(1, 43), target(revision=43).digest)

@@ -18,7 +18,7 @@ from device_agent.adapters.sidecar import Kept
 from device_agent.adapters.store import SqliteStore, open_store
 from device_agent.adapters.store_database import raw
 from device_agent.model.errors import StoreBroken, StoreFull
-from device_agent.model.memory import AcceptedTarget, AppRecord, Attempt, Floor
+from device_agent.model.memory import AcceptedTarget, AppRecord, Attempt, Floor, Order
 from device_agent.model.target import Target, Version
 
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
@@ -73,6 +73,8 @@ def test_what_changes_nothing_writes_nothing(store: SqliteStore) -> None:
             rows.put_attempt(attempt)
             rows.drop_app("gone")
             rows.drop_attempt("web", "gone")
+            rows.put_order(Order("web", "api", "stop", "definition"))
+            rows.drop_order("web", "gone")
             rows.unqueue(1)
         store.remember_good((one.target,))
         store.raise_floor("fleet", Floor(Version(1, 41), "sha256:lower"))
