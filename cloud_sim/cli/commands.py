@@ -11,6 +11,7 @@ from rich.live import Live
 
 from cloud_sim.cli import keys as keys_commands
 from cloud_sim.cli.options import DONE, FAILED, TOO_LATE, Settings, complain, note, seconds, with_settings
+from cloud_sim.cli.provision import provision
 from cloud_sim.cli.screen import Screen, summary
 from cloud_sim.clock import monotonic, now
 from cloud_sim.cloud import Cloud, Published
@@ -30,6 +31,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 not reached in time.",
 )
 app.add_typer(keys_commands.app)
+app.command()(provision)
 
 REFRESH_S = 0.2
 
@@ -58,7 +60,9 @@ def publish(
     release: Annotated[str | None, typer.Option(help="A name for what is published; else the time.")] = None,
     key: Annotated[
         list[Path] | None,
-        typer.Option(envvar="CLOUD_SIM_KEY", metavar="FILE", help="Sign with this key; may be given several times."),
+        typer.Option(
+            envvar="CLOUD_SIM_SIGNING_KEY", metavar="FILE", help="Sign with this key; may be given several times."
+        ),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow it until the devices have converged.")] = True,
     timeout: Timeout = 300.0,

@@ -76,6 +76,8 @@ class Settings:
         chosen = self.fleet or fleet
         if not chosen:
             raise Misconfigured("which fleet? Say --fleet NAME, or set CLOUD_SIM_FLEET")
+        if self.username and not self.url.startswith("mqtts://"):
+            note(f"the password travels unencrypted to {self.url}: use mqtts://")
         return Cloud(
             self.url,
             chosen,

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from paho.mqtt import client as paho
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.enums import CallbackAPIVersion, LogLevel, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -41,6 +41,14 @@ _UNSPECIFIED = 0x80
 _LARGEST_PACKET = 268_435_455
 _RECEIVE_MAXIMUM = 65_535
 _MIDS = 65_536
+# What a broker says in a TLS alert once it has looked at our certificate: with TLS 1.3 only after the handshake.
+_TLS_ALERTS = {
+    "CERTIFICATE_EXPIRED": "the client certificate has expired, says the broker",
+    "CERTIFICATE_REQUIRED": "the broker asks for a client certificate",
+    "UNKNOWN_CA": "the broker does not know who signed the client certificate",
+    "BAD_CERTIFICATE": "the broker does not accept the client certificate",
+    "CERTIFICATE_REVOKED": "the client certificate was revoked, says the broker",
+}
 # Fixed header, lengths and properties of a PUBLISH, generously.
 _OVERHEAD = 64
 # QoS 0 messages kept that arrive before the subscriptions are granted; the others are bounded by the receive maximum.
@@ -105,6 +113,7 @@ class Link:
         self._ended_at: float | None = None
         self._failure: Failed | None = None
         self._early: list[Received] = []
+        self._socket_error = ""
         # Message id → QoS of what paho was given and has not answered, and the ids it answered before they were noted.
         self._answers = threading.Condition()
         self._sent: dict[int, int] = {}
@@ -185,6 +194,7 @@ class Link:
         """Give up the socket without a word."""
         self._ended_at = time.monotonic()
         client = self._client
+        client.on_log = None
         client.on_connect = client.on_subscribe = client.on_message = client.on_publish = client.on_disconnect = None
         with self._answers:
             self._sent.clear()
@@ -268,6 +278,7 @@ class Link:
         client.connect_timeout = self._pace.connect
         client.on_connect = self._total(self._on_connect)
         client.on_subscribe = self._total(self._on_subscribe)
+        client.on_log = self._total(self._on_log)
         client.on_message = self._total(self._on_message)
         client.on_publish = self._total(self._on_publish)
         client.on_disconnect = self._total(self._on_disconnect)
@@ -381,6 +392,11 @@ class Link:
         if qos:
             self._deliver(Published(self._handle(mid), refusal))
 
+    def _on_log(self, _client: paho.Client, _data: object, level: int, text: str) -> None:
+        """What went wrong on the socket paho tells its log alone."""
+        if level == LogLevel.MQTT_LOG_ERR:
+            self._socket_error = next((words for alert, words in _TLS_ALERTS.items() if alert in text), text)
+
     def _on_disconnect(self, _client: paho.Client, _data: object, flags: Any, reason: Any, properties: Any) -> None:
         self._ended_at = self._ended_at or time.monotonic()
         words = _words(reason, properties)
@@ -388,7 +404,10 @@ class Link:
             code = DUPLICATE if reason.value == _TAKEN_OVER else REFUSED if reason.value in _REFUSALS else LOST
             self._fail(code, f"{self._broker.address} disconnected: {words}", by_broker=True)
         elif self._granted_at is None:
-            self._fail(UNREACHABLE, f"{self._broker.address} closed the connection before it had granted everything")
+            why = f": {self._socket_error}" if self._socket_error else ""
+            self._fail(
+                UNREACHABLE, f"{self._broker.address} closed the connection before it had granted everything{why}"
+            )
         elif reason.value == _UNSPECIFIED:
             self._fail(LOST, f"the connection to {self._broker.address} broke", by_broker=True)
         else:

@@ -53,6 +53,8 @@ def run() -> int:
         print(f"device-agent: {bad}", file=sys.stderr)
         return 2
     configure_logs(settings.log_level, settings.log_format)
+    if settings.mqtt_username and not settings.broker().address.tls:
+        log.warning("the password travels unencrypted: use mqtts://", url=settings.mqtt_url)
     clock = SystemClock()
     try:
         store = _open_patiently(settings.data_dir, clock)

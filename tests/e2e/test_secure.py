@@ -1,129 +1,210 @@
-"""TLS, passwords and the ACLs that the repository ships, from the settings to the running container."""
+"""The secured broker that `cloud-sim provision` makes: certificates, passwords, access lists, renewals."""
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from cloud_sim.cloud import Cloud
-from tests.broker import Mosquitto, mosquitto, password_line
-from tests.certificates import Authority
-from tests.e2e.device import Device, app, service
+from cloud_sim.keys import read_signing_keys
+from tests.e2e.device import CONVERGE_S, Device, app, service
 from tests.e2e.host import Host
 from tests.eventually import eventually
+from tests.secured import Intruder, Secured, secured
 
-SHIPPED = Path(__file__).parents[2] / "deploy" / "mosquitto"
-DEVICE_ID = "pump-1"
-
-
-@dataclass(frozen=True, slots=True)
-class Secured:
-    broker: Mosquitto
-    ca_file: Path
-
-    @property
-    def url(self) -> str:
-        return f"mqtts://localhost:{self.broker.tls_port}"
-
-    def client(self, program: str, user: str, *arguments: str) -> tuple[int, bytes]:
-        """One of Mosquitto's own clients, with a user's password, in the broker's container."""
-        login = [
-            "-h",
-            "localhost",
-            "-p",
-            "8883",
-            "--cafile",
-            "/mosquitto/config/ca.crt",
-            "-u",
-            user,
-            "-P",
-            password(user),
-        ]
-        done = self.broker.container.get_wrapped_container().exec_run([program, "-V", "mqttv5", *login, *arguments])
-        return done.exit_code, done.output
+ONE, TWO, BY_PASSWORD = "pump-1", "pump-2", "pump-3"
+PASSWORD = "correct horse battery staple"
+TOLD_S = 20.0
 
 
-def password(user: str) -> str:
-    return f"the password of {user}"
+@pytest.fixture(scope="module")
+def broker(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    folder = tmp_path_factory.mktemp("secured") / "plant"
+    with secured(folder, f"{host.mark}-secure", ONE, TWO, passwords={BY_PASSWORD: PASSWORD}) as broker:
+        yield broker
 
 
-@pytest.fixture
-def secured(host: Host, tmp_path: Path) -> Iterator[Secured]:
-    authority = Authority()
-    certificate, key = authority.issue("localhost", "127.0.0.1")
-    files = {
-        "acl.conf": (SHIPPED / "acl.conf").read_bytes(),
-        "passwords": b"".join(password_line(user, password(user)) for user in ("cloud", DEVICE_ID, "pump-2")),
-        "ca.crt": authority.pem,
-        "server.crt": certificate,
-        "server.key": key,
-    }
-    ca_file = tmp_path / "ca.crt"
-    ca_file.write_bytes(authority.pem)
-    with mosquitto((SHIPPED / "secure.conf").read_text(encoding="utf-8"), files=files) as broker:
-        yield Secured(broker, ca_file)
-
-
-def secret(folder: Path, user: str) -> Path:
-    file = folder / f"password-{user}"
-    file.write_text(password(user) + "\n", encoding="utf-8")
-    return file
-
-
-@pytest.fixture
-def device(secured: Secured, host: Host, tmp_path: Path) -> Iterator[Device]:
-    device = Device(secured.url, host, id_=DEVICE_ID)
-    device.cloud.close()
-    device.cloud = Cloud(
-        secured.url,
-        device.fleet,
+def cloud_of(broker: Secured) -> Cloud:
+    settings = broker.cloud_settings()
+    return Cloud(
+        broker.url,
+        broker.fleet,
         database=":memory:",
-        username="cloud",
-        password_file=secret(tmp_path, "cloud"),
-        ca_file=secured.ca_file,
+        ca_file=Path(settings["CLOUD_SIM_MQTT_CA_FILE"]),
+        cert_file=Path(settings["CLOUD_SIM_MQTT_CERT_FILE"]),
+        key_file=Path(settings["CLOUD_SIM_MQTT_KEY_FILE"]),
+        keys=read_signing_keys([Path(settings["CLOUD_SIM_SIGNING_KEY"])]),
     )
-    device.settings |= {
-        "MQTT_CA_FILE": str(secured.ca_file),
-        "MQTT_USERNAME": DEVICE_ID,
-        "MQTT_PASSWORD_FILE": str(secret(tmp_path, DEVICE_ID)),
-    }
+
+
+@pytest.fixture
+def device(broker: Secured, host: Host) -> Iterator[Device]:
+    """A new one, with a certificate, and keys to trust: nothing but what is in its folder."""
+    device = Device(broker.url, host, fleet=broker.fleet)
+    broker.provision(device.id)
+    device.cloud.close()
+    device.cloud = cloud_of(broker)
+    device.settings |= broker.settings(device.id)
     with device:
         yield device
 
 
-def test_a_device_with_tls_and_a_password_must_be_managed_as_any_other(device: Device) -> None:
+def test_a_device_with_a_certificate_must_be_managed_as_any_other(device: Device) -> None:
     device.start()
-    device.publish({"web": app(api=service())})
+    published = device.publish({"web": app(api=service())})
     assert device.container("web/api")["State"]["Running"]
+    assert device.acks(verdict="accepted", revision=published.revision)
     assert device.stop() == 0
-    assert password(DEVICE_ID) not in device.log()
 
 
-@pytest.mark.parametrize("user", [DEVICE_ID, "pump-2"])
-def test_no_device_must_be_able_to_publish_a_target(device: Device, secured: Secured, user: str) -> None:
+def test_the_cloud_must_publish_with_what_its_folder_says(device: Device, broker: Secured, tmp_path: Path) -> None:
     device.start()
-    device.publish({"web": app(api=service())})
-    for topic in (device.fleet_target, device.own_target):
-        secured.client("mosquitto_pub", user, "-q", "1", "-r", "-t", topic, "-n")
-    _, said = secured.client("mosquitto_sub", "cloud", "-t", device.fleet_target, "-C", "1", "-W", "2")
-    assert b'"revision":1' in said
-    assert device.events("target_cleared") == []
+    target = tmp_path / "target.json"
+    target.write_text(json.dumps({"apps": {"web": app(api=service(2))}}))
+    done = subprocess.run(
+        [sys.executable, "-m", "cloud_sim", "publish", str(target), "--database", str(tmp_path / "db")],
+        env={**device.environment(), **broker.cloud_settings()},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert device.container("web/api")["Config"]["Image"] == service(2)["image"]
+
+
+def test_a_device_with_a_password_must_be_managed_as_any_other(broker: Secured, host: Host, tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    secret.write_text(PASSWORD + "\n", encoding="utf-8")
+    device = Device(broker.url, host, fleet=broker.fleet, id_=BY_PASSWORD)
+    device.cloud.close()
+    device.cloud = cloud_of(broker)
+    device.settings |= {
+        "MQTT_URL": f"mqtts://localhost:{broker.password_port}",
+        "MQTT_CA_FILE": str(broker.folder / "ca.crt"),
+        "MQTT_USERNAME": BY_PASSWORD,
+        "MQTT_PASSWORD_FILE": str(secret),
+    }
+    with device:
+        device.start(LOG_LEVEL="debug")
+        device.publish({"web": app(api=service())}, device=BY_PASSWORD)
+        assert PASSWORD not in device.log()
+        assert "unencrypted" not in device.log()
+
+
+@pytest.mark.parametrize("by", [ONE, BY_PASSWORD])
+def test_a_device_must_speak_for_itself_alone(broker: Secured, by: str) -> None:
+    root = f"fleet/v1/{broker.fleet}"
+    with Intruder(broker, by, password=PASSWORD if by == BY_PASSWORD else None) as intruder:
+        for kind in ("session", "state", "ack", "event", "progress", "response", "log/web/api"):
+            assert intruder.may_publish(f"{root}/up/{by}/{kind}")
+            assert not intruder.may_publish(f"{root}/up/{TWO}/{kind}")
+        for topic in (
+            f"{root}/down/target",
+            f"{root}/down/device/{by}/target",
+            f"{root}/down/device/{TWO}/target",
+            f"{root}/down/command/restart",
+            f"{root}/down/device/{by}/command/restart",
+            f"fleet/v1/other/up/{TWO}/state",
+            "fleet/v2",
+            "$SYS/broker/uptime",
+        ):
+            assert not intruder.may_publish(topic), topic
+
+
+def test_a_device_must_not_read_what_is_for_another(broker: Secured) -> None:
+    root = f"fleet/v1/{broker.fleet}"
+    private = [
+        f"{root}/down/device/{TWO}/target",
+        f"{root}/down/device/{TWO}/command/logs",
+        f"{root}/up/{TWO}/state",
+        f"{root}/up/{ONE}/state",
+        f"{root}/reply/somebody",
+    ]
+    public = [f"{root}/down/command/report", f"{root}/down/device/{ONE}/command/report"]
+    last = f"{root}/down/device/{ONE}/target"
+    with (
+        Intruder(broker, ONE) as intruder,
+        # The second device's own session, taken over by its client id: nothing of it may come along.
+        Intruder(broker, ONE, client_id=f"{broker.fleet}.{TWO}") as thief,
+        Intruder(broker, TWO) as rightful,
+        Intruder(broker, "cloud") as cloud,
+    ):
+        for each in (intruder, thief):
+            for topic in ("#", f"{root}/down/device/{TWO}/target", f"{root}/up/#", "$SYS/#"):
+                each.subscribe(topic)
+        rightful.subscribe(f"{root}/down/device/{TWO}/target")
+        for topic in private[:2]:
+            assert cloud.may_publish(topic)
+        assert rightful.may_publish(private[2])
+        for topic in (*public, last):
+            assert cloud.may_publish(topic)
+        for each in (intruder, thief):
+            eventually_heard(each, last)
+            assert each.heard.keys() - {f"{root}/down/target"} == {*public, last}
+        eventually_heard(rightful, private[0])
+
+
+def eventually_heard(intruder: Intruder, topic: str) -> None:
+    eventually(lambda: topic in intruder.heard, TOLD_S, f"{topic} has arrived")
 
 
 @pytest.mark.parametrize(
     ("settings", "why"),
     [
-        ({"MQTT_CA_FILE": ""}, "certificate"),
-        ({"MQTT_USERNAME": "pump-2"}, "not authori"),
+        ({"MQTT_CA_FILE": ""}, "certificate verify failed"),
+        ({"MQTT_URL": "mqtts://{address}"}, "ip address mismatch"),
+        ({"MQTT_CERT_FILE": "", "MQTT_KEY_FILE": ""}, "the broker asks for a client certificate"),
+        ({"MQTT_URL": "mqtt://{plain}"}, "closed the connection"),
     ],
-    ids=["unknown-authority", "wrong-password"],
+    ids=["unknown-authority", "another-name", "no-certificate", "no-tls"],
 )
 def test_a_broker_that_cannot_be_trusted_or_does_not_trust_must_be_told(
-    device: Device, settings: dict[str, str], why: str
+    device: Device, broker: Secured, settings: dict[str, str], why: str
 ) -> None:
-    device.start_offline(**settings)
-    device.until(lambda: why in device.log().lower(), 20, f"the log says {why}")
+    ports = {"address": f"127.0.0.2:{broker.port}", "plain": f"localhost:{broker.port}"}
+    if settings.get("MQTT_URL", "").startswith("mqtt://"):
+        settings |= {"MQTT_CA_FILE": "", "MQTT_CERT_FILE": "", "MQTT_KEY_FILE": ""}
+    device.start_offline(**{name: value.format(**ports) for name, value in settings.items()})
+    device.until(lambda: why in device.log().lower(), TOLD_S, f"the log says {why}")
     assert device.status()["connected"] is False
     assert device.session == 0
-    assert eventually(lambda: device.stop() == 0, 1, "it ends cleanly")
+    assert device.stop() == 0
+
+
+def test_a_password_that_travels_unencrypted_must_be_warned_of(device: Device, tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("secret")
+    device.start_offline(
+        MQTT_URL="mqtt://127.0.0.1:9",
+        MQTT_USERNAME=device.id,
+        MQTT_PASSWORD_FILE=str(tmp_path / "password"),
+        **dict.fromkeys(("MQTT_CA_FILE", "MQTT_CERT_FILE", "MQTT_KEY_FILE"), ""),
+    )
+    device.until(lambda: "the password travels unencrypted" in device.log(), TOLD_S, "it is warned of")
+
+
+def test_an_expired_certificate_must_be_told_and_renewed_without_a_restart(device: Device, broker: Secured) -> None:
+    broker.issue(device.id, days_ago=20, days=10)
+    device.start_offline()
+    device.until(lambda: "certificate has expired" in device.log(), TOLD_S, "the log says what is wrong")
+    assert device.session == 0
+    broker.provision(renew=True)
+    device.until(lambda: device.session, 60, "it connects with the new certificate")
+    device.publish({"web": app(api=service())})
+
+
+def test_the_brokers_certificate_must_be_renewed_without_a_restart(device: Device, broker: Secured) -> None:
+    device.start()
+    device.publish({"web": app(api=service())})
+    before, session = broker.serial(), device.session
+    broker.provision(renew=True)
+    broker.reload()
+    device.until(lambda: broker.serial() != before, TOLD_S, "the broker shows its new certificate")
+    # Whoever is connected stays so, and whoever connects now trusts it as before.
+    assert device.session == session
+    assert device.stop() == 0
+    device.start()
+    device.converge(CONVERGE_S)
