@@ -266,10 +266,11 @@ class World:
     def _attach(self, container: SimContainer) -> None:
         for name, id_ in container.attached.items():
             container.attached[name] = self.network_named(id_ or name).id
-        kind, _, target = container.made.network_mode.partition(":")
-        if kind == "container" and not self.required(target).up:
-            message = f"the container whose network is to be shared does not run: {target}"
-            raise EngineError("dependency_not_running", message, Kind.TEMPORARY)
+        for mode in (container.made.network_mode, container.made.pid, container.made.ipc):
+            kind, _, target = (mode or "").partition(":")
+            if kind == "container" and not self.required(target).up:
+                message = f"the container whose namespace is to be shared does not run: {target}"
+                raise EngineError("dependency_not_running", message, Kind.TEMPORARY)
 
     def _load(self, container: SimContainer) -> None:
         if error := self.behaviour(container).start_error:

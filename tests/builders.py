@@ -87,8 +87,8 @@ def started(second: int) -> str:
     return (NOW - timedelta(days=1) + timedelta(seconds=second)).isoformat()
 
 
-def running(of: WantedApp, service_name: str, /, shared: str = "", **changes: Any) -> Container:
-    """The container that `of` wants for a service, running; `shared` is the id of whose network it shares."""
+def running(of: WantedApp, service_name: str, /, *shared: str, **changes: Any) -> Container:
+    """The container that `of` wants for a service, running; `shared` are the ids of those whose namespaces it joins."""
     made = of.services[service_name]
     id_ = image_id(made.image)
     spec = made.spec(changes.get("image_id", id_), shared)

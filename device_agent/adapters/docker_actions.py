@@ -74,6 +74,7 @@ class Actions:
                 ipv4_address=connect.endpoint.ipv4_address,
                 ipv6_address=connect.endpoint.ipv6_address,
                 aliases=list(connect.endpoint.aliases) or None,
+                links=list(connect.endpoint.links) or None,
                 mac_address=mac_address,
             )
 

@@ -95,6 +95,7 @@ def _endpoint(endpoint: Endpoint) -> Body:
         Aliases=list(endpoint.aliases) or None,
         IPAMConfig=addresses or None,
         MacAddress=endpoint.mac_address,
+        Links=[f"{name}:{other}" for name, other in endpoint.links] or None,
     )
     return body
 
@@ -131,13 +132,14 @@ def _host_config(create: Create, api: tuple[int, int]) -> Body:
         DnsOptions=list(service.dns_opt) or None,
         DnsSearch=list(service.dns_search) or None,
         StorageOpt=dict(service.storage_opt) or None,
-        **_isolation(service),
+        **_isolation(create),
         **_limits(service),
     )
     return host
 
 
-def _isolation(service: Service) -> Body:
+def _isolation(create: Create) -> Body:
+    service = create.service
     options = [option for option in service.security_opt if option != _SYSTEM_PATHS]
     # `systempaths` is a word of the clients: the engine is told which paths to hide, and here it is none.
     hidden: list[str] | None = [] if _SYSTEM_PATHS in service.security_opt else None
@@ -147,8 +149,8 @@ def _isolation(service: Service) -> Body:
         "MaskedPaths": hidden,
         "ReadonlyPaths": hidden,
         "UsernsMode": service.userns_mode,
-        "PidMode": service.pid,
-        "IpcMode": service.ipc,
+        "PidMode": create.pid,
+        "IpcMode": create.ipc,
         "UTSMode": service.uts,
         "CgroupnsMode": service.cgroup,
         "CgroupParent": service.cgroup_parent,

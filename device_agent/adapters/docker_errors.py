@@ -109,8 +109,9 @@ _BY_MESSAGE: tuple[_Sort, ...] = (
     _sort(
         "dependency_not_running",
         _TEMPORARY,
-        "the container whose network is to be shared does not run",
+        "the container whose namespace is to be shared does not run",
         "cannot join network of a non running",
+        "container [0-9a-f]{64} is not running",
     ),
     _sort("exec_format", _TARGET, "the program is built for another processor, or is no program", "exec format error"),
     _sort(
@@ -150,6 +151,12 @@ _BY_MESSAGE: tuple[_Sort, ...] = (
         "the engine's storage driver does not take this `storage_opt`",
         "^unknown option",
         "storage-opt is (supported only|not supported)",
+    ),
+    _sort(
+        "bad_config",
+        _TARGET,
+        "the other container keeps its shared memory to itself: give it `ipc: shareable`",
+        "non-shareable ipc",
     ),
     _sort(
         "plugin_missing",

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from device_agent.core.backoff import Attempts
-from device_agent.core.wanted import WantedApp, in_dependency_order
+from device_agent.core.wanted import WantedApp
+from device_agent.model.dependencies import in_dependency_order
 from device_agent.model.observed import Container, Network
 from device_agent.model.steps import Pull, Remove, RemoveNetwork, Step, Stop
 

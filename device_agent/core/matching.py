@@ -18,8 +18,8 @@ class Match:
     """The id its image has here, or None while the image is absent."""
     spec: str | None
     """What a container made now would carry; None while the image or a shared container is not known."""
-    shared: str
-    """The id of the container whose network it shares, or empty."""
+    shared: tuple[str, ...]
+    """Ids of the containers whose namespaces it joins, in the order of `shares`; none while one is not known."""
     winner: Container | None
     """As the target says. Of several the one that runs."""
     others: tuple[Container, ...]
@@ -68,10 +68,8 @@ def _match(
     wanted: WantedService, mine: list[Container], images: Mapping[str, str], earlier: Mapping[str, Match]
 ) -> Match:
     image_id = images.get(wanted.image)
-    shared: str | None = ""
-    if wanted.shares:
-        host = earlier[wanted.shares].winner
-        shared = host.id if host else None
+    hosts = [earlier[name].winner for name in wanted.shares]
+    shared = None if None in hosts else tuple(host.id for host in hosts if host)
     spec = wanted.spec(image_id, shared) if image_id and shared is not None else None
 
     def as_wanted(container: Container) -> bool:
@@ -85,7 +83,7 @@ def _match(
     winners = sorted(filter(as_wanted, mine), key=_preference)
     others = [c for c in mine if not as_wanted(c)]
     ranked = (*winners[1:], *sorted(others, key=_preference))
-    return Match(image_id, spec, shared or "", winners[0] if winners else None, ranked)
+    return Match(image_id, spec, shared or (), winners[0] if winners else None, ranked)
 
 
 def _preference(container: Container) -> tuple[int, str, str]:

@@ -142,8 +142,8 @@ class _Planning:
         return self.steps.add(Step(action, wanted.name, container.spec, cause, after))
 
     def _service(self, wanted: WantedService, match: Match) -> None:
-        if match.winner and match.winner.up and self._lost_shared_network(wanted, match.winner):
-            cause = f"{wanted.shares}, whose network it shares, was started after it"
+        if match.winner and match.winner.up and (lost := self._outlived(wanted, match.winner)):
+            cause = f"{lost}, whose {wanted.shares[lost]} it shares, was started after it"
             self._restart(wanted, match.winner, cause, self._foundations(wanted, match))
         if match.winner and as_asked(wanted, match.winner):
             self._retire_others(wanted, match, match.winner, until="its release has passed its gate" * self.gated)
@@ -153,12 +153,13 @@ class _Planning:
         else:
             self._bring_up(wanted, match)
 
-    def _lost_shared_network(self, wanted: WantedService, container: Container) -> bool:
-        """A network namespace ends with the process that it was made for: who shared it is left with none."""
-        host = self.matches[wanted.shares].winner if wanted.shares else None
-        if host is None or host.status is not Status.RUNNING:
-            return False
-        return moment(host.started_at) > moment(container.started_at)
+    def _outlived(self, wanted: WantedService, container: Container) -> str:
+        """A namespace ends with the process that it was made for: who joined it is left with none. Whose it was."""
+        for name in wanted.shares:
+            host = self.matches[name].winner
+            if host and host.status is Status.RUNNING and moment(host.started_at) > moment(container.started_at):
+                return name
+        return ""
 
     def _restart(self, wanted: WantedService, container: Container, cause: str, after: Ids) -> None:
         # `again`: it waits longer each time. A clock that was set back makes it look so although it is not.
@@ -201,8 +202,9 @@ class _Planning:
 
     def _obstacle(self, wanted: WantedService, match: Match) -> str:
         """What only somebody else, or another look, can clear."""
-        if wanted.shares and match.spec is None and match.image_id:
-            return f"{wanted.shares}, whose network it shares, has its container"
+        missing = next((name for name in wanted.shares if self.matches[name].winner is None), "")
+        if missing and match.image_id:
+            return f"{missing}, whose {wanted.shares[missing]} it shares, has its container"
         subject = self.ground.obstacle(wanted)
         return f"{subject} can be used" if subject else ""
 

@@ -5,7 +5,7 @@ defaults and without what a container does not depend on, together with its imag
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from device_agent.core.instances import instances
@@ -13,6 +13,8 @@ from device_agent.core.scopes import EffectiveApp
 from device_agent.model.canonical import canonical, digest
 from device_agent.model.compose import App, File, Gate, Mount, NetworkDefinition, Service, VolumeDefinition
 from device_agent.model.compose_networking import in_order
+from device_agent.model.compose_together import SERVICE_MODE, mounts, shares
+from device_agent.model.dependencies import in_dependency_order
 from device_agent.model.image import normalise
 from device_agent.model.observed import (
     LABEL_APP,
@@ -39,13 +41,14 @@ _NOT_OF_THE_CONTAINER = {
     "depends_on",
     "networks",
     "network_mode",
+    "links",
     "volumes",
+    "volumes_from",
     "files",
     "scale",
     "update",
     "state",
 }
-SERVICE_MODE = "service:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +94,10 @@ class WantedService:
     mounts: tuple[Mount, ...]
     volumes: frozenset[str]
     """Keys of the named volumes among the mounts."""
-    shares: str | None
-    """The service whose network it shares (`network_mode: service:…`)."""
+    shares: Mapping[str, str]
+    """Services whose namespaces it joins (`service:NAME`), sorted → what of theirs, in words."""
     basis: bytes
-    """Canonical JSON of everything of the spec but what only the engine knows (image id, shared container)."""
+    """Canonical JSON of everything of the spec but what only the engine knows (image id, shared containers)."""
     stopped: str = ""
     """By whom it is kept stopped, in words; empty: it is to run."""
     anew: str = ""
@@ -105,9 +108,9 @@ class WantedService:
         """Tells whether two releases mean the same service, as far as a target alone can tell."""
         return hashlib.sha256(self.basis + b"\n" + self.image.encode()).hexdigest()
 
-    def spec(self, image_id: str, shared: str = "") -> str:
-        """The spec hash, given the id of its image and of the container whose network it shares."""
-        return hashlib.sha256(b"\n".join((self.basis, image_id.encode(), shared.encode()))).hexdigest()
+    def spec(self, image_id: str, shared: tuple[str, ...] = ()) -> str:
+        """The spec hash, given the id of its image and of the containers of the services in `shares`."""
+        return hashlib.sha256(b"\n".join((self.basis, image_id.encode(), ",".join(shared).encode()))).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +137,8 @@ class WantedApp:
     def container_name(self, instance: str, spec: str) -> str:
         return f"{self.naming.prefix}{self.name}-{instance.replace(NUMBERED, '-')}-{spec[:6]}"
 
-    def create(self, wanted: WantedService, image_id: str, shared: str = "") -> Create:
-        """The container to make for a service. `shared` is the id of the container whose network it shares."""
+    def create(self, wanted: WantedService, image_id: str, shared: tuple[str, ...] = ()) -> Create:
+        """The container to make for a service. `shared` are the ids of the containers whose namespaces it joins."""
         spec = wanted.spec(image_id, shared)
         labels = {
             LABEL_DEVICE: self.naming.device,
@@ -151,18 +154,16 @@ class WantedApp:
             labels[LABEL_RELEASE] = self.release
         if wanted.service.depends_on:
             labels[LABEL_DEPENDS_ON] = ",".join(sorted(wanted.service.depends_on))
-        if shared:
-            mode = f"container:{shared}"
-        elif wanted.endpoints:
-            mode = wanted.endpoints[0].network
-        else:
-            mode = wanted.service.network_mode or "none"
+        ids = dict(zip(wanted.shares, shared, strict=False))
+        network = wanted.endpoints[0].network if wanted.endpoints else wanted.service.network_mode
         return Create(
             name=self.container_name(wanted.name, spec),
             image=wanted.service.image,
             service=wanted.service,
             labels=labels,
-            network_mode=mode,
+            network_mode=_joined(network, ids) or "none",
+            pid=_joined(wanted.service.pid, ids),
+            ipc=_joined(wanted.service.ipc, ids),
             endpoints=wanted.endpoints,
             mounts=wanted.mounts,
         )
@@ -171,11 +172,12 @@ class WantedApp:
 def wanted_app(effective: EffectiveApp, app: App, naming: Naming) -> WantedApp:
     """Put an effective app and its validated form together."""
     containers = instances(app.services)
+    mounted = dict(mounts(app.services))
     used = {key for service in containers.values() for key in service.networks}
     networks = {key: _network(effective.name, key, app.networks[key], naming) for key in sorted(used)}
     volumes = {key: _volume(effective.name, key, definition, naming) for key, definition in sorted(app.volumes.items())}
     services = {
-        name: _service(name, containers[name], networks, volumes)
+        name: _service(name, containers[name], app, mounted[service_of(name)], networks, volumes)
         for name in in_dependency_order({name: service.depends_on for name, service in containers.items()})
     }
     return WantedApp(
@@ -193,24 +195,11 @@ def wanted_app(effective: EffectiveApp, app: App, naming: Naming) -> WantedApp:
     )
 
 
-def in_dependency_order(dependencies: Mapping[str, Iterable[str]]) -> list[str]:
-    """Every name after those it depends on, as far as they do not depend on each other; unknown ones are left out.
-
-    Without recursion: a target may chain as many services as fit into it.
-    """
-    order: dict[str, None] = {}
-    for first in sorted(dependencies):
-        way: dict[str, None] = {first: None}
-        while way:
-            name = next(reversed(way))
-            before = (other for other in sorted(dependencies[name]) if other in dependencies)
-            missing = next((other for other in before if other not in order and other not in way), None)
-            if missing is None:
-                order[name] = None
-                del way[name]
-            else:
-                way[missing] = None
-    return list(order)
+def _joined(mode: str | None, ids: Mapping[str, str]) -> str | None:
+    """A namespace as the engine is told: for `service:NAME` that of its container."""
+    if mode is None or not mode.startswith(SERVICE_MODE):
+        return mode
+    return f"container:{ids.get(mode.removeprefix(SERVICE_MODE), '')}"
 
 
 def _name_on_engine(app: str, key: str, definition: NetworkDefinition | VolumeDefinition, naming: Naming) -> str:
@@ -258,7 +247,12 @@ def _volume(app: str, key: str, definition: VolumeDefinition, naming: Naming) ->
 
 
 def _service(
-    name: str, service: Service, networks: Mapping[str, WantedNetwork], volumes: Mapping[str, WantedVolume]
+    name: str,
+    service: Service,
+    app: App,
+    mounted: tuple[Mount, ...],
+    networks: Mapping[str, WantedNetwork],
+    volumes: Mapping[str, WantedVolume],
 ) -> WantedService:
     keys = in_order(service.networks)
     endpoints = tuple(
@@ -269,27 +263,28 @@ def _service(
             ipv6_address=service.networks[key].ipv6_address,
             mac_address=service.networks[key].mac_address or (service.mac_address if key == keys[0] else None),
             priority=service.networks[key].priority,
+            links=tuple(sorted((o, n) for n, o in service.links.items() if n != o and key in app.services[o].networks)),
         )
         for key in keys
     )
-    named = {mount.source for mount in service.volumes if mount.type == "volume" and mount.source}
-    mounts = tuple(
+    named = {mount.source for mount in mounted if mount.type == "volume" and mount.source}
+    final = tuple(
         mount.model_copy(update={"source": volumes[mount.source].name})
         if mount.type == "volume" and mount.source
         else mount
-        for mount in service.volumes
+        for mount in mounted
     )
-    mode = service.network_mode or ""
     basis = canonical(
         {
             "service": service.model_dump(mode="json", exclude_defaults=True, exclude=_NOT_OF_THE_CONTAINER),
             "networks": [
                 {"name": e.network, "aliases": list(e.aliases), "ipv4": e.ipv4_address, "ipv6": e.ipv6_address}
                 | ({"mac": e.mac_address} if e.mac_address else {})
+                | ({"links": [list(link) for link in e.links]} if e.links else {})
                 for e in endpoints
             ],
-            "mounts": [mount.model_dump(mode="json", exclude_defaults=True) for mount in mounts],
-            "network_mode": mode,
+            "mounts": [mount.model_dump(mode="json", exclude_defaults=True) for mount in final],
+            "network_mode": service.network_mode or "",
         }
         | ({"files": [_file(file) for file in service.files]} if service.files else {})
         | ({"number": number_of(name)} if number_of(name) else {})
@@ -300,9 +295,9 @@ def _service(
         image=normalise(service.image),
         networks=tuple(keys),
         endpoints=endpoints,
-        mounts=mounts,
+        mounts=final,
         volumes=frozenset(named),
-        shares=mode.removeprefix(SERVICE_MODE) if mode.startswith(SERVICE_MODE) else None,
+        shares=shares(service),
         basis=basis,
         stopped="by the target" if service.state == "stopped" else "",
     )

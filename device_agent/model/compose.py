@@ -56,6 +56,13 @@ class Mount(Frozen):
     tmpfs_mode: int | None = None
 
 
+class VolumesFrom(Frozen):
+    """The mounts of another service, as it declares them."""
+
+    service: str
+    read_only: bool = False
+
+
 class Dependency(Frozen):
     condition: Literal["service_started", "service_healthy", "service_completed_successfully"] = "service_started"
     required: bool = True
@@ -143,7 +150,10 @@ class Service(Frozen):
     """Always explicit after validation: `default` where none is named and there is no `network_mode`."""
     network_mode: str | None = None
     """`bridge`, `host`, `none` or `service:NAME`."""
+    links: Mapping[str, str] = Field(default_factory=dict)
+    """Name → the service that this service finds under it, beside the service's own name."""
     volumes: tuple[Mount, ...] = ()
+    volumes_from: tuple[VolumesFrom, ...] = ()
     tmpfs: tuple[str, ...] = ()
     depends_on: Mapping[str, Dependency] = Field(default_factory=dict)
     healthcheck: Healthcheck | None = None

@@ -9,6 +9,7 @@ from device_agent.model.compose_units import NotSupported, NotValid, integer, on
 from device_agent.model.target import Json
 
 LARGEST_PORT = 65535
+NOT_OF_THE_APP = "a container that is not of the app is never touched: make it a service of the app, and name that"
 
 
 def mac_address(value: Json) -> str:
@@ -123,7 +124,7 @@ def network_mode(value: Json) -> str:
     """`bridge`, `host`, `none` or `service:NAME`."""
     mode = text(value)
     if mode.startswith("container:"):
-        raise NotSupported("a container that is not of the app is not supported by this version of device-agent")
+        raise NotSupported(NOT_OF_THE_APP)
     if mode in ("bridge", "host", "none") or (mode.startswith("service:") and mode != "service:"):
         return mode
     raise NotValid("must be one of: bridge, host, none, service:NAME; a network is named under `networks`")

@@ -2,14 +2,16 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from device_agent.model import compose_forms as forms
 from device_agent.model import compose_units as units
 from device_agent.model.compose import Device, DeviceRequest, Ulimit
+from device_agent.model.compose_addresses import NOT_OF_THE_APP
 from device_agent.model.compose_lists import options, pairs, strings
+from device_agent.model.compose_networking import of_service
 from device_agent.model.compose_units import NotSupported, NotValid
-from device_agent.model.place import UNSUPPORTED, Place, Reader, by, list_of, map_of, read, read_object
+from device_agent.model.place import Place, Reader, by, list_of, map_of, read, read_object
 from device_agent.model.target import Json
 
 # ------------------------------------------------------------------------------------------------- devices
@@ -95,13 +97,20 @@ def _gpus(place: Place) -> tuple[DeviceRequest, ...]:
 # ---------------------------------------------------------------------------------- namespaces and security
 
 
-def _namespace(*words: str) -> Callable[[Json], str]:
-    def parse(value: Json) -> str:
-        if units.text(value).startswith(("service:", "container:")):
-            raise NotSupported(f"the namespace of another container is {UNSUPPORTED}; it can be: {', '.join(words)}")
-        return units.one_of(*words)(value)
+def _namespace(*words: str) -> Reader:
+    """One of these words, or `service:NAME`: that of another service's container."""
 
-    return parse
+    def reader(place: Place) -> str | None:
+        mode = units.text(place.value)
+        if mode.startswith("container:"):
+            raise NotSupported(NOT_OF_THE_APP)
+        if mode.startswith("service:") and mode != "service:":
+            return of_service(place, mode)
+        if mode not in words:
+            raise NotValid(f"must be one of: {', '.join(words)}, service:NAME")
+        return mode
+
+    return reader
 
 
 _TRUE = ("1", "t", "T", "TRUE", "true", "True")
@@ -186,10 +195,10 @@ ISOLATION: Mapping[str, Reader] = {
     "gpus": _gpus,
     "runtime": by(units.text),
     "security_opt": _security_opts,
-    "userns_mode": by(_namespace("host")),
-    "pid": lambda place: None if place.value is None else _namespace("host")(place.value),
-    "ipc": by(_namespace("host", "none", "private", "shareable")),
-    "uts": by(_namespace("host")),
+    "userns_mode": by(units.one_of("host")),
+    "pid": lambda place: None if place.value is None else _namespace("host")(place),
+    "ipc": _namespace("host", "none", "private", "shareable"),
+    "uts": by(units.one_of("host")),
     "cgroup": by(units.one_of("host", "private")),
     "cgroup_parent": by(units.text),
     "sysctls": pairs(null=""),

@@ -90,11 +90,29 @@ def networks(place: Place) -> dict[str, ServiceNetwork]:
 
 
 def network_mode(place: Place) -> str:
-    mode = addresses.network_mode(place.value)
+    return of_service(place, addresses.network_mode(place.value))
+
+
+def of_service(place: Place, mode: str) -> str:
+    """A mode that may be `service:NAME`: the app has that service."""
     _, _, service = mode.partition(":")
     if service and service not in place.names.services:
         raise NotValid(f"the app has no service `{service}`")
     return mode
+
+
+def links(place: Place) -> dict[str, str]:
+    """Name → service, of `SERVICE[:NAME]` each. By its own name a service is found without a link."""
+    found: dict[str, str] = {}
+    for index, link in enumerate(strings(place)):
+        service, colon, name = link.partition(":")
+        if service not in place.names.services:
+            place.invalid(f"the app has no service `{service}`", index)
+        elif (colon and not name) or ":" in name:
+            place.invalid("expected SERVICE or SERVICE:NAME", index)
+        else:
+            found[name or service] = service
+    return found
 
 
 def extra_hosts(place: Place) -> tuple[str, ...]:
@@ -122,6 +140,7 @@ NETWORKING: Mapping[str, Reader] = {
     "expose": expose,
     "networks": networks,
     "network_mode": network_mode,
+    "links": links,
     "extra_hosts": extra_hosts,
     "dns": string_or_list(addresses.ip_address),
     "dns_opt": strings,
@@ -133,10 +152,22 @@ _NOT_WITH_ANOTHERS_NETWORK = ("ports", "expose", "hostname", "dns", "extra_hosts
 
 def check(place: Place, fields: Mapping[str, Any]) -> None:
     """What does not go together."""
-    mode: str | None = fields.get("network_mode")
+    _check_mode(place, fields)
+    for key in ("hostname", "domainname"):
+        if fields.get("uts") == "host" and fields.get(key):
+            place.invalid("excludes `uts: host`: the container's name is the host's", key)
     networks: Mapping[str, ServiceNetwork] = fields.get("networks", {})
-    if mode and networks:
+    first = next(iter(in_order(networks)), None)
+    if first and fields.get("mac_address") and networks[first].mac_address not in (None, fields["mac_address"]):
+        place.invalid(f"says something else than the network `{first}`, which is the first", "mac_address")
+
+
+def _check_mode(place: Place, fields: Mapping[str, Any]) -> None:
+    mode: str | None = fields.get("network_mode")
+    if mode and fields.get("networks"):
         place.invalid("excludes `networks`", "network_mode")
+    if mode and fields.get("links"):
+        place.invalid(f"excludes `network_mode: {mode}`: names are found on the app's own networks", "links")
     if mode == "host" and fields.get("ports"):
         place.invalid("excludes `network_mode: host`: the container's ports are the host's", "ports")
     if mode and mode.startswith("service:"):
@@ -147,12 +178,6 @@ def check(place: Place, fields: Mapping[str, Any]) -> None:
         place.invalid(
             f"excludes `network_mode: {mode}`: the container has no network interface of its own", "mac_address"
         )
-    for key in ("hostname", "domainname"):
-        if fields.get("uts") == "host" and fields.get(key):
-            place.invalid("excludes `uts: host`: the container's name is the host's", key)
-    first = next(iter(in_order(networks)), None)
-    if first and fields.get("mac_address") and networks[first].mac_address not in (None, fields["mac_address"]):
-        place.invalid(f"says something else than the network `{first}`, which is the first", "mac_address")
 
 
 def in_order(networks: Mapping[str, ServiceNetwork]) -> list[str]:

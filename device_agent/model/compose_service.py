@@ -13,7 +13,8 @@ from device_agent.model import compose_limits as limits
 from device_agent.model import compose_networking as networking
 from device_agent.model import compose_scale as scale
 from device_agent.model import compose_units as units
-from device_agent.model.compose import Dependency, Healthcheck, Logging, Mount, Service, Update
+from device_agent.model.compose import Dependency, Healthcheck, Logging, Mount, Service, Update, VolumesFrom
+from device_agent.model.compose_addresses import NOT_OF_THE_APP
 from device_agent.model.compose_lists import NO_USE, WHEN_PUBLISHING, labels, options, pairs, string_or_list, strings
 from device_agent.model.compose_units import NotSupported, NotValid
 from device_agent.model.place import UNSUPPORTED, Place, Reader, by, list_of, read, read_fields, read_object
@@ -84,6 +85,22 @@ def _volumes(place: Place) -> tuple[Mount, ...]:
             taken.add(mount.target)
             found.append(mount)
     return tuple(found)
+
+
+def _volumes_from(place: Place) -> tuple[VolumesFrom, ...]:
+    """`SERVICE[:ro|rw]` each."""
+
+    def source(item: Place) -> VolumesFrom:
+        service, colon, mode = units.text(item.value).partition(":")
+        if service == "container":
+            raise NotSupported(NOT_OF_THE_APP)
+        if colon and mode not in ("ro", "rw"):
+            raise NotValid("expected SERVICE, SERVICE:ro or SERVICE:rw")
+        if service not in item.names.services:
+            raise NotValid(f"the app has no service `{service}`")
+        return VolumesFrom(service=service, read_only=mode == "ro")
+
+    return tuple(dict.fromkeys(found for item in place.items() for found in read(item, source)))
 
 
 _DEPENDENCY: Mapping[str, Reader] = {
@@ -183,6 +200,7 @@ _SERVICE: Mapping[str, Reader] = {
     "stop_signal": by(forms.signal),
     "stop_grace_period": by(units.duration),
     "volumes": _volumes,
+    "volumes_from": _volumes_from,
     "tmpfs": string_or_list(forms.tmpfs),
     "configs": files.files(files.CONFIGS),
     "secrets": files.files(files.SECRETS),
@@ -196,13 +214,12 @@ _SERVICE_REFUSED = {
     **dict.fromkeys(
         (
             *("container_name", "cpu_count", "cpu_percent", "cpu_rt_period", "cpu_rt_runtime"),
-            *("credential_spec", "external_links", "isolation", "models", "post_start", "pre_stop", "provider"),
+            *("credential_spec", "isolation", "models", "post_start", "pre_stop", "provider"),
             *("pull_policy", "pull_refresh_after", "use_api_socket"),
         ),
         UNSUPPORTED,
     ),
-    "links": f"{UNSUPPORTED}: services of an app reach each other by name; other names are `aliases` of a network",
-    "volumes_from": f"{UNSUPPORTED}: mount the same named volumes",
+    "external_links": "a container that is not of the app is reached by its name, on an `external` network of both",
     "build": "build on the device is not supported: publish an image",
     **{key: f"`{key}` {WHEN_PUBLISHING}" for key in ("env_file", "label_file", "extends", "profiles")},
 }

@@ -34,6 +34,8 @@ class Notes:
     """A few bytes can ask for very many ports: together they may not be more than this."""
     containers_left: int = 4_096
     """The same of containers by `scale`, beyond the first of each service."""
+    mounts_left: int = 65_536
+    """The same of mounts by `volumes_from`."""
 
     def problems(self) -> int:
         return len(self.unsupported) + len(self.invalid)

@@ -20,6 +20,8 @@ class Endpoint:
     ipv6_address: str | None = None
     priority: int = 0
     mac_address: str | None = None
+    links: tuple[tuple[str, str], ...] = ()
+    """A name on the network, and another one that this container alone finds it by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,9 @@ class Create:
     endpoints: tuple[Endpoint, ...] = ()
     mounts: tuple[Mount, ...] = ()
     """The service's volumes with the final volume names as sources."""
+    pid: str | None = None
+    """The namespace of processes as the engine is told: `host` or `container:<id>`."""
+    ipc: str | None = None
 
     def __str__(self) -> str:
         return f"create {self.name}"

@@ -5,16 +5,15 @@ Rules
 2. What is unknown or not supported outweighs what is wrong, and that outweighs a cycle: the refusal's code is the first
    that applies, its problems are all of them.
 3. After validation nothing is implied any more: a service's networks are explicit, every network that is used has a
-   definition, and who shares another's network depends on it.
+   definition, and who has something of another service depends on it.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from device_agent.model import compose_files, compose_resources, compose_service
+from device_agent.model import compose_files, compose_resources, compose_service, compose_together
 from device_agent.model.compose import (
     App,
-    Dependency,
     Gate,
     NetworkDefinition,
     Service,
@@ -110,9 +109,9 @@ def _app(place: Place) -> App:
     if value.get("services", {}) == {}:
         place.invalid("an app has at least one service", "services")
     services = _with_update(place, fields.get("services", {}), fields.get("x-update", Update()))
-    _check_shared(place, services)
     app = _explicit(services, fields.get("networks", {}), fields.get("volumes", {}))
-    return app.model_copy(update={"gate": fields["x-release"]}) if "x-release" in fields else app
+    given = {"gate": fields["x-release"]} if "x-release" in fields else {}
+    return app.model_copy(update={"services": compose_together.settle(place, app.services), **given})
 
 
 _GATE: Mapping[str, Reader] = {
@@ -137,14 +136,6 @@ def _with_update(place: Place, services: Mapping[str, Service], default: Update)
             message = f"the old and the new of `{name}` run side by side, and its host ports are too few for both"
             place.invalid(f"start-first: {message}: publish a range of {2 * service.scale} ports, or none", *where)
     return complete
-
-
-def _check_shared(place: Place, services: Mapping[str, Service]) -> None:
-    for name, service in services.items():
-        _, _, other = (service.network_mode or "").partition(":")
-        if other in services and services[other].scale == 0:
-            message = f"`{other}` has no container whose network it could share: its scale is 0"
-            place.invalid(message, "services", name, "network_mode")
 
 
 def _keys(app: Mapping[str, Json], section: str) -> frozenset[str]:
@@ -178,13 +169,9 @@ def _explicit(
     """Rule 3."""
     complete: dict[str, Service] = {}
     for name, service in services.items():
-        changes: dict[str, object] = {}
-        if not service.networks and service.network_mode is None:
-            changes["networks"] = {DEFAULT_NETWORK: ServiceNetwork()}
-        mode, _, other = (service.network_mode or "").partition(":")
-        if mode == "service" and other not in service.depends_on:
-            changes["depends_on"] = {**service.depends_on, other: Dependency()}
-        complete[name] = service.model_copy(update=changes) if changes else service
+        implied = not service.networks and service.network_mode is None
+        default = {"networks": {DEFAULT_NETWORK: ServiceNetwork()}}
+        complete[name] = service.model_copy(update=default) if implied else service
     used = {network for service in complete.values() for network in service.networks}
     if DEFAULT_NETWORK in used and DEFAULT_NETWORK not in networks:
         networks = {**networks, DEFAULT_NETWORK: NetworkDefinition()}
@@ -208,12 +195,14 @@ def _cycles(place: Place, services: Mapping[str, Service]) -> Iterator[Problem]:
                     finished.add(current)
                     del path[current]
                 elif following in path:
-                    yield _cycle(place, list(path), following)
+                    yield _cycle(place, services, list(path), following)
                     following = None
 
 
-def _cycle(place: Place, path: list[str], entry: str) -> Problem:
+def _cycle(place: Place, services: Mapping[str, Service], path: list[str], entry: str) -> Problem:
     members = [*path[path.index(entry) :], entry]
     last = members[-2]
-    key = "depends_on" if "depends_on" in place.value["services"][last] else "network_mode"
+    implied = (key for key, other in compose_together.needs(services[last]) if other == entry)
+    written = place.value["services"][last].get("depends_on", ())
+    key = "depends_on" if entry in written else next(implied, "depends_on")
     return Problem(place.pointer("services", last, key), f"a service cannot wait for itself: {' → '.join(members)}")

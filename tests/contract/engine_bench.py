@@ -70,7 +70,8 @@ class Bench(ABC):
         mounts = keys.pop("mounts", ())
         made = Service.model_validate({"image": self.image, "restart": Restart(policy="no"), **keys})
         labels = self.labels(**{LABEL_SERVICE: service, LABEL_SPEC: "s1", LABEL_IMAGE: made.image})
-        return Create(self.name(service), made.image, made, labels, network_mode, endpoints, mounts)  # type: ignore[arg-type]
+        name, pid, ipc = self.name(service), made.pid, made.ipc
+        return Create(name, made.image, made, labels, network_mode, endpoints, mounts, pid, ipc)  # type: ignore[arg-type]
 
     def on_network(self, service: str, network: CreateNetwork, **keys: object) -> Create:
         return self.step(service, network_mode=network.name, endpoints=(Endpoint(network.name, (service,)),), **keys)

@@ -1,5 +1,6 @@
 """The real engine alone: the keys that say what of the host a container may use, as `docker inspect` shows them."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -184,6 +185,48 @@ def test_mac_addresses_of_networks(bench: DockerBench) -> None:
 
     assert networks[first.name]["MacAddress"] == MAC
     assert (networks[second.name]["MacAddress"] == "02:42:ac:11:00:78") == (api(bench) >= (1, 44))
+
+
+def test_links_find_every_container_of_a_service_by_another_name(bench: DockerBench) -> None:
+    first, second = bench.network("one"), bench.network("two")
+    for name, network in (("db", first), ("db-2", first), ("cache", second)):
+        alias = Endpoint(network.name, (name.removesuffix("-2"),))
+        bench.started(bench.step(name, network_mode=network.name, endpoints=(alias,)))
+    endpoint = Endpoint(first.name, ("api",), links=(("db", "database"),))
+    made = bench.created(bench.step(network_mode=first.name, endpoints=(endpoint,)))
+    bench.engine.connect(Connect(made.id, Endpoint(second.name, ("api",), links=(("cache", "store"),))))
+    bench.engine.start(made.id)
+
+    networks = bench.docker.inspect_container(made.id)["NetworkSettings"]["Networks"]
+    assert networks[first.name]["Links"] == ["db:database"]
+    assert networks[second.name]["Links"] == ["cache:store"]
+    assert addresses(bench, made.id, "database") == addresses(bench, made.id, "db")
+    assert len(addresses(bench, made.id, "database")) == 2
+    assert addresses(bench, made.id, "store") == addresses(bench, made.id, "cache")
+
+
+def addresses(bench: DockerBench, container: str, name: str) -> set[str]:
+    """As the container resolves it."""
+    call = bench.docker.exec_create(container, ["nslookup", "-type=a", name])
+    answer = bench.docker.exec_start(call["Id"]).decode().partition(f"Name:\t{name}")[2]
+    return set(re.findall(r"Address: (\S+)", answer))
+
+
+@pytest.mark.parametrize(("key", "shown"), [("network_mode", "NetworkMode"), ("pid", "PidMode"), ("ipc", "IpcMode")])
+def test_namespaces_of_another_container(bench: DockerBench, key: str, shown: str) -> None:
+    first = bench.started(bench.step("first", ipc="shareable"))
+
+    second = bench.started(bench.step("second", **{key: f"container:{first.id}"}))
+
+    assert bench.docker.inspect_container(second.id)["HostConfig"][shown] == f"container:{first.id}"
+
+
+def test_shared_memory_that_is_kept_private_cannot_be_had(bench: DockerBench) -> None:
+    """Which is why validation asks for `ipc: shareable`."""
+    first = bench.started(bench.step("first", ipc="private"))
+
+    with pytest.raises(EngineError, match="non-shareable"):
+        bench.started(bench.step("second", ipc=f"container:{first.id}"))
 
 
 @pytest.mark.parametrize(

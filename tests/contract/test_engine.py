@@ -364,9 +364,10 @@ def test_what_is_paused_is_up_and_starting_it_lets_it_run(bench: Bench) -> None:
     assert bench.seen(running.name).status is Status.RUNNING
 
 
-def test_a_shared_network_needs_its_container_to_run(bench: Bench) -> None:
-    first = bench.created(bench.step("first"))
-    second = bench.created(bench.step("second", network_mode=f"container:{first.id}"))
+@pytest.mark.parametrize("key", ["network_mode", "pid", "ipc"])
+def test_a_shared_namespace_needs_its_container_to_run(bench: Bench, key: str) -> None:
+    first = bench.created(bench.step("first", ipc="shareable"))
+    second = bench.created(bench.step("second", **{key: f"container:{first.id}"}))
 
     assert failure(bench.engine.start, second.id) == ("dependency_not_running", Kind.TEMPORARY)
 

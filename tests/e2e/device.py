@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from cloud_sim.cloud import Cloud, Published
+from device_agent.model.observed import instance_of
 from tests.broker import Mosquitto
 from tests.e2e.host import TEST_IMAGE, Host
 from tests.eventually import eventually
@@ -265,7 +266,7 @@ class Device:
         found: dict[str, dict[str, Any]] = {}
         for container in self.host.containers(self.label):
             labels = container["Config"]["Labels"]
-            key = f"{labels['device-agent.app']}/{labels['device-agent.service']}"
+            key = f"{labels['device-agent.app']}/{instance_of(labels)}"
             assert key not in found, f"two containers of {key}: {found[key]['Name']} and {container['Name']}"
             found[key] = container
         return found

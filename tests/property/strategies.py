@@ -49,10 +49,8 @@ def _services(draw: st.DrawFn, earlier: tuple[str, ...], others: dict[str, Any])
     if draw(st.integers(0, 3)) == 0:
         keys["volumes"] = ["data:/data"]
     keys |= draw(st.sampled_from(({}, {}, {}, {"scale": 2}, {"scale": 3}, {"scale": 0})))
-    running = [name for name in earlier if others[name]["image"] != JOB and others[name].get("scale") != 0]
-    if running and not job and draw(st.integers(0, 4)) == 0:
-        keys["network_mode"] = f"service:{draw(st.sampled_from(running))}"
-    else:
+    keys |= {} if job else draw(_joins(earlier, others))
+    if "network_mode" not in keys:
         networks = draw(st.sampled_from(((), ("default",), ("default", "back"))))
         if networks:
             keys["networks"] = list(networks)
@@ -64,6 +62,14 @@ def _services(draw: st.DrawFn, earlier: tuple[str, ...], others: dict[str, Any])
         if draw(st.integers(0, 2)) == 0:
             keys.setdefault("depends_on", {})[name] = {"condition": draw(_conditions(others[name]))}
     return service(image, **keys)
+
+
+@st.composite
+def _joins(draw: st.DrawFn, earlier: tuple[str, ...], others: dict[str, Any]) -> Any:
+    """The namespaces of others that it joins."""
+    modes = [f"service:{name}" for name in earlier if others[name]["image"] != JOB and others[name].get("scale") != 0]
+    keys = [key for key in ("network_mode", "pid") if modes and draw(st.integers(0, 4)) == 0]
+    return {key: draw(st.sampled_from(modes)) for key in keys}
 
 
 def _conditions(other: Any) -> st.SearchStrategy[str]:
@@ -143,12 +149,12 @@ def _place(scene: Scene, of: WantedApp, name: str, draw: st.DrawFn) -> None:
     """A container as `of` wants it, in some state."""
     world, made = scene.world, of.services[name]
     image_id = world.registry[made.image]
-    shared = ""
-    if made.shares:
-        hosts = [c for c in world.containers.values() if c.owned_by(OWNER) and c.service == made.shares]
+    shared: tuple[str, ...] = ()
+    for other in made.shares:
+        hosts = [c for c in world.containers.values() if c.owned_by(OWNER) and c.service == other]
         if not hosts:
             return
-        shared = draw(st.sampled_from(hosts)).id
+        shared += (draw(st.sampled_from(hosts)).id,)
     create = of.create(made, image_id, shared)
     for key in made.volumes:
         if of.volumes[key].name not in world.volumes:
@@ -237,10 +243,18 @@ def _wrong_with(container: SimContainer, made: WantedService, mine: list[SimCont
     for endpoint in made.endpoints:
         if container.attached.get(endpoint.network) not in (ids.get(endpoint.network), ""):
             yield f"not on {endpoint.network}"
-    hosts = {c.id for c in mine if c.service == made.shares}
-    if made.shares and container.made.network_mode.removeprefix("container:") not in hosts:
-        yield f"in a network that is not {made.shares}'s"
+    yield from _wrong_namespaces(container, made, mine)
+
+
+def _wrong_namespaces(container: SimContainer, made: WantedService, mine: list[SimContainer]) -> Iterator[str]:
+    ids_of = {c.id: c.service for c in mine}
+    for asked, told in (
+        (made.service.network_mode, container.made.network_mode),
+        (made.service.pid, container.made.pid),
+    ):
+        if asked and asked.startswith("service:") and ids_of.get(str(told).removeprefix("container:")) != asked[8:]:
+            yield f"{told} is not {asked}"
     for host in mine:
         both_run = host.status is Status.RUNNING and container.up
-        if host.service == made.shares and both_run and str(host.started_at) > str(container.started_at):
-            yield f"in a network of {made.shares}'s that has ended"
+        if host.service in made.shares and both_run and str(host.started_at) > str(container.started_at):
+            yield f"in a namespace of {host.service}'s that has ended"

@@ -131,13 +131,11 @@ def test_wrong_values(key: str, value: Json, where: str) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "where", "message"),
     [
-        *((key, "service:db", "", "another container") for key in ("pid", "ipc", "userns_mode", "uts")),
-        *((key, "container:x", "", "another container") for key in ("pid", "ipc")),
+        *((key, "container:x", "", "make it a service of the app") for key in ("pid", "ipc", "network_mode")),
         ("security_opt", ["seccomp:./profile.json"], "/0", "write the profile itself"),
         ("security_opt", ["seccomp=[]"], "/0", "write the profile itself"),
         ("gpus", [{"countt": 1}], "/0/countt", "not a key"),
-        ("links", ["db"], "", "by name"),
-        ("volumes_from", ["db"], "", "the same named volumes"),
+        ("external_links", ["db"], "", "`external` network"),
     ],
 )
 def test_what_is_not_supported(key: str, value: Json, where: str, message: str) -> None:

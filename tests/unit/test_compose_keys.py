@@ -401,12 +401,8 @@ def test_a_variable_where_it_makes_a_value_wrong_gets_a_hint(key: str, value: Js
     [
         ("build", ".", "", "build on the device is not supported: publish an image"),
         *((key, "x", "", HINT) for key in ("env_file", "label_file", "extends", "profiles")),
-        *(
-            (key, None, "", "not supported by this version")
-            for key in ("container_name", "links", "volumes_from", "pull_policy")
-        ),
+        *((key, None, "", "not supported by this version") for key in ("container_name", "pull_policy")),
         ("imag", "x", "", "not a key that Compose has here"),
-        ("network_mode", "container:x", "", "not supported"),
         ("deploy", {"sclae": 2}, "/sclae", "not a key"),
         ("networks", {"front": {"gw_priority": 1}}, "/front/gw_priority", "not supported"),
         *(

@@ -32,7 +32,8 @@ BARE = {
 
 def body(api: tuple[int, int] = OLD, mounts: tuple[Mount, ...] = (), **keys: Any) -> dict[str, Any]:
     service = Service(image="a:1", **keys)
-    return container_body(Create("shop-api-1", "a:1", service, {"device-agent.app": "shop"}, "none", (), mounts), api)
+    labels, joined = {"device-agent.app": "shop"}, (service.pid, service.ipc)
+    return container_body(Create("shop-api-1", "a:1", service, labels, "none", (), mounts, *joined), api)
 
 
 def test_nothing_that_was_not_asked_for_is_sent() -> None:

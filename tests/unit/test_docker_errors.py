@@ -42,6 +42,14 @@ SAID = [
     (400, "network a is ambiguous (2 matches found on name)", "network_ambiguous", Kind.OUTSIDE),
     (404, "network nope not found", "network_missing", Kind.TEMPORARY),
     (409, "cannot join network of a non running container: 73df", "dependency_not_running", Kind.TEMPORARY),
+    (
+        409,
+        f"can't join IPC of container 73: container {'73' * 32} is not running",
+        "dependency_not_running",
+        Kind.TEMPORARY,
+    ),
+    (500, f"container {'73' * 32} is not running", "dependency_not_running", Kind.TEMPORARY),
+    (500, "can't join IPC of container 73: non-shareable IPC (hint: …)", "bad_config", Kind.TARGET),
     (404, "No such image: nope:1", "no_such_image", Kind.TARGET),
     (
         404,

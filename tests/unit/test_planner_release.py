@@ -202,6 +202,40 @@ def test_one_that_shares_a_network_is_started_again_when_the_other_was():
         assert printed(plan(SHARING, world(SHARING, replace(VPN, started_at=earlier), mine))) == ""
 
 
+BOTH = wanted(
+    app(
+        vpn=service("vpn:1"),
+        db=service("db:1", ipc="shareable"),
+        api=service(network_mode="service:vpn", pid="service:db", ipc="service:db"),
+    )
+)
+
+
+def test_each_namespace_is_that_of_its_own_container():
+    vpn, db = running(BOTH, "vpn"), running(BOTH, "db")
+    made = plan(BOTH, world(BOTH, vpn, db))
+    create = next(step.action for step in made.steps if step.id.startswith("create web-api"))
+    assert (create.network_mode, create.pid, create.ipc) == (
+        "container:vpn-id",
+        "container:db-id",
+        "container:db-id",
+    )
+    assert printed(plan(BOTH, world(BOTH, vpn, db, running(BOTH, "api", db.id, vpn.id)))) == ""
+
+
+def test_one_that_shares_processes_waits_for_and_follows_the_other_container():
+    vpn, db = running(BOTH, "vpn", name="vpn"), running(BOTH, "db", name="db")
+    whose = "db, whose processes and shared memory it shares"
+    assert f"create web-api-new: it does not exist [once {whose}, has its container]" in printed(
+        plan(BOTH, world(BOTH, vpn))
+    )
+    mine = running(BOTH, "api", db.id, vpn.id, name="api1")
+    later = replace(db, started_at="2026-11-22T10:00:02Z")
+    assert printed(plan(BOTH, world(BOTH, vpn, later, mine))).startswith(f"stop api1: {whose}, was started after it")
+    other = replace(db, id="db-2")
+    assert printed(plan(BOTH, world(BOTH, vpn, other, mine))).startswith("create web-api-*: its definition changed")
+
+
 # Host ports.
 
 

@@ -31,7 +31,7 @@ FULL = {
 SECTIONS = {"networks": {"default": {}, "back": {"internal": True}}, "volumes": {"data": {}}}
 
 
-def spec(keys, shared: str = "", **more):
+def spec(keys, *shared, **more):
     of = wanted(app(SECTIONS, api=keys), **more)
     return of.services["api"].spec(ID, shared)
 
