@@ -43,7 +43,7 @@ class SimulatedEngine:
                 containers=tuple(c.seen(ids) for c in world.containers.values() if c.owned_by(self.owner)),
                 networks=tuple(network.seen(self.owner) for network in world.networks.values()),
                 volumes=tuple(volume.seen(self.owner) for volume in world.volumes.values()),
-                images={**world.images, **{id_: id_ for id_ in world.images.values()}},
+                images={**world.images, **{id_: id_ for id_ in (*world.images.values(), *world.untagged)}},
             )
 
     def events(self, stop: Event) -> Iterator[EngineEvent]:
@@ -65,8 +65,8 @@ class SimulatedEngine:
         finally:
             world.listeners.remove(listen)
 
-    def pull(self, image: str, progress: Callable[[Any], None], cancel: Event) -> None:
-        with self._call("pull", image) as world:
+    def pull(self, image: str, platform: str | None, progress: Callable[[Any], None], cancel: Event) -> str:
+        with self._call("pull", image, platform) as world:
             if cancel.is_set():
                 raise Cancelled(image)
             if world.registry_down:
@@ -74,10 +74,14 @@ class SimulatedEngine:
             reference = normalise(image)
             if reference not in world.registry:
                 raise EngineError("no_such_image", f"the image does not exist: {image}", Kind.TARGET)
+            id_ = world.registry[reference]
+            if platform not in (None, world.platforms.get(id_, platform)):
+                raise EngineError("wrong_platform", f"there is no {image} for {platform}", Kind.TARGET)
             progress(Progress(image, 0, 1000))
             progress(Progress(image, 1000, 1000))
-            world.images[reference] = world.registry[reference]
+            world.name_image(reference, id_)
             world.tell(EngineEvent("image", "pull", image, image))
+            return id_
 
     def create_network(self, network: CreateNetwork) -> None:
         with self._call("create_network", network) as world:
@@ -166,13 +170,18 @@ class SimulatedEngine:
     def remove_image(self, image: str) -> None:
         with self._call("remove_image", image) as world:
             reference = normalise(image)
-            id_ = world.images.get(reference)
+            untagged = reference in world.untagged
+            id_ = reference if untagged else world.images.get(reference)
             if id_ is None:
                 return
-            last = list(world.images.values()).count(id_) == 1
+            last = list(world.images.values()).count(id_) == (0 if untagged else 1)
             if last and any(c.image_id == id_ for c in world.containers.values()):
                 raise EngineError("image_in_use", f"a container uses the image: {image}", Kind.OUTSIDE)
-            world.untag(reference)
+            if untagged:
+                world.untagged.remove(id_)
+                world.tell(EngineEvent("image", "delete", id_, id_))
+            else:
+                world.untag(reference)
 
     def tail(self, container_id: str, lines: int) -> str:
         with self._call("tail", container_id, lines) as world:

@@ -33,7 +33,11 @@ class World:
         """What can be pulled: normalised reference → image id."""
         self.behaviours: dict[str, Behaviour] = {}
         """By image id."""
+        self.platforms: dict[str, str] = {}
+        """By image id, where it counts what an image is for."""
         self.images: dict[str, str] = {}
+        self.untagged: set[str] = set()
+        """Ids of images whose last reference has moved on to another."""
         self.containers: dict[str, SimContainer] = {}
         self.networks: dict[str, SimNetwork] = {}
         self.volumes: dict[str, SimVolume] = {}
@@ -56,9 +60,17 @@ class World:
         """An image that is here and can be pulled again; returns its id."""
         with self.lock:
             id_ = self.offer_image(reference, id_, behaviour)
-            self.images[normalise(reference)] = id_
+            self.name_image(normalise(reference), id_)
             self.tell(EngineEvent("image", "tag", id_, reference))
             return id_
+
+    def name_image(self, reference: str, id_: str) -> None:
+        """The reference shows another image now; one that has no other stays without a name."""
+        before = self.images.get(reference)
+        self.images[reference] = id_
+        self.untagged.discard(id_)
+        if before and before not in self.images.values():
+            self.untagged.add(before)
 
     def untag(self, reference: str) -> None:
         """`docker rmi`."""

@@ -24,6 +24,7 @@ from device_agent.model.memory import (
     Message,
     Order,
     OutboxCounts,
+    PulledImage,
 )
 from device_agent.model.observed import EngineEvent, Observed
 from device_agent.model.steps import Connect, Create, CreateNetwork, CreateVolume, Upload
@@ -68,8 +69,11 @@ class Engine(Protocol):
         kind `stream`, action `open`: whatever was observed before it may be outdated.
         """
 
-    def pull(self, image: str, progress: Callable[[PullProgress], None], cancel: Event) -> None:
-        """Pull and check that the image is there. Raises `Cancelled` soon after `cancel` is set."""
+    def pull(self, image: str, platform: str | None, progress: Callable[[PullProgress], None], cancel: Event) -> str:
+        """Pull, for a platform or for the engine's own, and check that the image is there: returns its id.
+
+        Raises `Cancelled` soon after `cancel` is set.
+        """
 
     def create_network(self, network: CreateNetwork) -> None: ...
     def remove_network(self, network_id: str) -> None: ...
@@ -111,6 +115,8 @@ class Transaction(Protocol):
     def drop_command(self, id_: str) -> None: ...
     def put_order(self, order: Order) -> None: ...
     def drop_order(self, app: str, service: str) -> None: ...
+    def put_pulled(self, pulled: PulledImage) -> None: ...
+    def drop_pulled(self, image: str, image_id: str) -> None: ...
     def queue(self, kind: str, body: Callable[[int], bytes], *, terminal: bool = False) -> None:
         """Add an ack or event to the outbox; `body` is called with its number (`seq`). Bounds are kept here."""
 

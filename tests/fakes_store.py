@@ -24,6 +24,7 @@ from device_agent.model.memory import (
     Message,
     Order,
     OutboxCounts,
+    PulledImage,
 )
 from device_agent.model.target import Target
 from device_agent.ports import Clock, Transaction
@@ -44,6 +45,7 @@ class Rows:
     attempts: dict[tuple[str, str], Attempt] = field(default_factory=dict)
     commands: dict[str, CommandRecord] = field(default_factory=dict)
     orders: dict[tuple[str, str], Order] = field(default_factory=dict)
+    pulled: dict[tuple[str, str], PulledImage] = field(default_factory=dict)
     outbox: dict[int, tuple[Message, int]] = field(default_factory=dict)
     seq: int = 0
     session: int = 0
@@ -58,6 +60,7 @@ class Rows:
             dict(self.attempts),
             dict(self.commands),
             dict(self.orders),
+            dict(self.pulled),
             dict(self.outbox),
             self.seq,
             self.session,
@@ -114,6 +117,7 @@ class FakeStore:
             dict(rows.bad),
             tuple(sorted(rows.commands.values(), key=lambda record: record.number)),
             tuple(rows.orders[key] for key in sorted(rows.orders)),
+            tuple(rows.pulled[key] for key in sorted(rows.pulled)),
             self._recovered,
             rows.dropped,
         )
@@ -263,6 +267,14 @@ class _Transaction:
     def drop_order(self, app: str, service: str) -> None:
         self._usable("drop_order")
         self._rows.orders.pop((app, service), None)
+
+    def put_pulled(self, pulled: PulledImage) -> None:
+        self._usable("put_pulled")
+        self._rows.pulled[pulled.image, pulled.image_id] = pulled
+
+    def drop_pulled(self, image: str, image_id: str) -> None:
+        self._usable("drop_pulled")
+        self._rows.pulled.pop((image, image_id), None)
 
     def queue(self, kind: str, body: Callable[[int], bytes], *, terminal: bool = False) -> None:
         self._usable("queue")

@@ -114,9 +114,9 @@ class DockerEngine:
         finally:
             lines.close()
 
-    def pull(self, image: str, progress: Callable[[PullProgress], None], cancel: Event) -> None:
+    def pull(self, image: str, platform: str | None, progress: Callable[[PullProgress], None], cancel: Event) -> str:
         try:
-            pull(self._http, self._auth, image, progress, cancel)
+            return pull(self._http, self._auth, image, platform, progress, cancel)
         finally:
             self._image_list.changed()
 

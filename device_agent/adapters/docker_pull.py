@@ -15,7 +15,7 @@ from device_agent.adapters.docker_errors import sorted_error
 from device_agent.adapters.docker_http import EngineHttp
 from device_agent.adapters.registry_auth import SETTING, Login, RegistryAuth
 from device_agent.model.errors import Cancelled, EngineAway, EngineError, Kind
-from device_agent.model.image import registry_of
+from device_agent.model.image import fits_platform, registry_of
 from device_agent.ports import PullProgress
 
 SILENCE_S = 120.0
@@ -26,8 +26,13 @@ _DIGEST = re.compile(r"Digest: (sha256:[0-9a-f]{64})")
 
 
 def pull(
-    http: EngineHttp, auth: RegistryAuth, image: str, progress: Callable[[PullProgress], None], cancel: Event
-) -> None:
+    http: EngineHttp,
+    auth: RegistryAuth,
+    image: str,
+    platform: str | None,
+    progress: Callable[[PullProgress], None],
+    cancel: Event,
+) -> str:
     """`ports.Engine.pull`, with the credentials that there are for the image's registry."""
     if image.startswith("sha256:"):
         raise EngineError("no_such_image", f"an image id cannot be pulled: {image}", Kind.TARGET)
@@ -35,7 +40,7 @@ def pull(
     login = _login(auth, image)
     headers = {"X-Registry-Auth": login.header(registry_of(image))} if login else {}
     try:
-        for line in http.lines("POST", pull_path(image), stop=cancel, idle_s=SILENCE_S, headers=headers):
+        for line in http.lines("POST", pull_path(image, platform), stop=cancel, idle_s=SILENCE_S, headers=headers):
             if line:
                 pulling.line(line)
     except TimeoutError as error:
@@ -48,7 +53,9 @@ def pull(
     if cancel.is_set():
         raise Cancelled(image)
     pulling.end()
-    check(image, http.get(f"/images/{quote(image, safe='/:@')}/json")[0].checked().json(), pulling.digest)
+    document = http.get(f"/images/{quote(image, safe='/:@')}/json")[0].checked().json()
+    check(image, platform, document, pulling.digest)
+    return str(document["Id"])
 
 
 def _login(auth: RegistryAuth, image: str) -> Login | None:
@@ -68,7 +75,7 @@ def _refused(image: str, error: EngineError, login: Login | None) -> EngineError
     return EngineError(error.code, f"{what}: {error.message}", error.kind)
 
 
-def pull_path(reference: str) -> str:
+def pull_path(reference: str, platform: str | None = None) -> str:
     """Name and tag apart, always: a name alone would pull every tag there is."""
     name, at, digest = reference.partition("@")
     head, colon, tag = name.rpartition(":")
@@ -76,7 +83,8 @@ def pull_path(reference: str) -> str:
         name = head
     else:
         tag = ""
-    return "/images/create?" + urlencode({"fromImage": name, "tag": digest if at else tag or "latest"})
+    query = {"fromImage": name, "tag": digest if at else tag or "latest"}
+    return "/images/create?" + urlencode(query | ({"platform": platform} if platform else {}))
 
 
 class Pulling:
@@ -133,10 +141,14 @@ class Pulling:
         self._progress(PullProgress(self._image, done, total))
 
 
-def check(reference: str, document: dict[str, Any], told: str | None) -> None:
-    """That the image under this name is the one just pulled, not one that had the name before."""
+def check(reference: str, platform: str | None, document: dict[str, Any], told: str | None) -> None:
+    """That the image under this name is the one just pulled, not one that had the name before, and for the platform."""
     wanted = reference.partition("@")[2] or told
     held = [digest.partition("@")[2] for digest in document.get("RepoDigests") or ()]
     if wanted and wanted not in held:
         message = f"the pull of {reference} has ended, but the engine does not have {wanted}"
         raise EngineError("pull_incomplete", message, Kind.TEMPORARY)
+    has = [str(document.get(key) or "") for key in ("Os", "Architecture", "Variant")]
+    if platform and not fits_platform(platform, *has):
+        message = f"{reference} is for {'/'.join(filter(None, has))}; the registry has none for {platform}"
+        raise EngineError("wrong_platform", message, Kind.TARGET)

@@ -141,7 +141,10 @@ class SqliteStore:
             store_backup.write(self._connection, file)
 
     def restore(self, file: Path) -> Memory:
-        """The outbox and the commands stay: they have happened here, and a backup's were told long ago."""
+        """The outbox and the commands stay: they have happened here, and a backup's were told long ago.
+
+        So does what was pulled: it tells which images of this engine may be removed, and the backup may be another's.
+        """
         self._refuse_own(file)
         with self._work():
             found, counters = store_backup.read(file, self._directory)

@@ -25,6 +25,7 @@ from device_agent.adapters.store_schema import (
     floors,
     orders,
     outbox,
+    pulled_images,
     seal,
     target_bodies,
     targets,
@@ -40,6 +41,7 @@ from device_agent.model.memory import (
     Memory,
     Message,
     Order,
+    PulledImage,
 )
 from device_agent.model.target import Json, Version
 
@@ -111,12 +113,21 @@ def put_app(connection: Connection, record: AppRecord) -> None:
         "previous": record.previous,
         "revision": record.revision,
         "document": None if record.document is None else packed(record.document),
+        "previous_images": json.dumps(record.previous_images),
     }
     put(connection, apps, row)
 
 
 def put_bad(connection: Connection, bad: BadRelease) -> None:
     put(connection, bad_releases, asdict(bad))
+
+
+def put_pulled(connection: Connection, pulled: PulledImage) -> None:
+    row = asdict(pulled) | {
+        "pulled_at": pulled.pulled_at.isoformat(),
+        "revisions": json.dumps(sorted(pulled.revisions)),
+    }
+    put(connection, pulled_images, row)
 
 
 def packed(document: Json) -> bytes:
@@ -168,6 +179,7 @@ def memory(connection: Connection) -> Memory:
                 row.previous,
                 row.revision,
                 None if row.document is None else json.loads(zlib.decompress(row.document)),
+                tuple(json.loads(row.previous_images)),
             )
             for row in _sealed(connection, apps)
         },
@@ -201,6 +213,17 @@ def memory(connection: Connection) -> Memory:
             for row in sorted(_sealed(connection, commands), key=lambda row: int(row.number))
         ),
         orders=tuple(Order(row.app, row.service, row.verb, row.content) for row in _sealed(connection, orders)),
+        pulled=tuple(
+            PulledImage(
+                row.image,
+                row.image_id,
+                row.own,
+                datetime.fromisoformat(row.pulled_at),
+                row.platform,
+                frozenset(json.loads(row.revisions)),
+            )
+            for row in _sealed(connection, pulled_images)
+        ),
         outbox_dropped=counts["dropped"],
     )
 

@@ -96,6 +96,7 @@ apps = Table(
     Column("previous", String),
     Column("revision", String, nullable=False),
     Column("document", LargeBinary),
+    Column("previous_images", String, nullable=False),
     Column("seal", LargeBinary, nullable=False),
     sqlite_with_rowid=False,
 )
@@ -148,6 +149,18 @@ orders = Table(
     Column("seal", LargeBinary, nullable=False),
     sqlite_with_rowid=False,
 )
+pulled_images = Table(
+    "pulled_images",
+    metadata,
+    Column("image", String, primary_key=True),
+    Column("image_id", String, primary_key=True),
+    Column("own", Boolean, nullable=False),
+    Column("pulled_at", String, nullable=False),
+    Column("platform", String),
+    Column("revisions", String, nullable=False),
+    Column("seal", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
 outbox = Table(
     "outbox",
     metadata,
@@ -166,7 +179,19 @@ counters = Table(
     Column("seal", LargeBinary, nullable=False),
     sqlite_with_rowid=False,
 )
-CONTENTS = (targets, target_bodies, floors, apps, bad_releases, attempts, commands, orders, outbox, counters)
+CONTENTS = (
+    targets,
+    target_bodies,
+    floors,
+    apps,
+    bad_releases,
+    attempts,
+    commands,
+    orders,
+    pulled_images,
+    outbox,
+    counters,
+)
 """Parents before children."""
 
 # Alembic's own table, as Alembic makes it; it is no part of what Alembic compares.

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from device_agent.adapters import store_outbox, store_rows
 from device_agent.adapters.sidecar import higher
 from device_agent.adapters.store_outbox import Bounds, Fill
-from device_agent.adapters.store_schema import apps, attempts, bad_releases, commands, orders
+from device_agent.adapters.store_schema import apps, attempts, bad_releases, commands, orders, pulled_images
 from device_agent.model.errors import StoreBroken, StoreFull
 from device_agent.model.memory import (
     AcceptedTarget,
@@ -20,6 +20,7 @@ from device_agent.model.memory import (
     Floor,
     Message,
     Order,
+    PulledImage,
 )
 from device_agent.ports import Clock
 
@@ -102,6 +103,14 @@ class Rows:
     def drop_order(self, app: str, service: str) -> None:
         with self._writing():
             store_rows.drop(self._connection, orders, app=app, service=service)
+
+    def put_pulled(self, pulled: PulledImage) -> None:
+        with self._writing():
+            store_rows.put_pulled(self._connection, pulled)
+
+    def drop_pulled(self, image: str, image_id: str) -> None:
+        with self._writing():
+            store_rows.drop(self._connection, pulled_images, image=image, image_id=image_id)
 
     def queue(self, kind: str, body: Callable[[int], bytes], *, terminal: bool = False) -> None:
         counters = self._standing.counters

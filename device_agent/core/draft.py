@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from datetime import datetime
 
 from device_agent.core.backoff import Attempts
 from device_agent.core.wanted import WantedApp
@@ -40,6 +41,10 @@ class Draft:
         self._attempts = attempts
         self._steps: dict[str, Step] = {}
         self._held: set[str] = set()
+
+    @property
+    def now(self) -> datetime:
+        return self._attempts.now
 
     def __iter__(self) -> Iterator[Step]:
         return iter(self._steps.values())

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from device_agent.core.draft import NONE, Draft, Ids, grace_s
-from device_agent.core.images import plan_pulls
+from device_agent.core.images import NOTHING_PULLED, Pulled, plan_pulls
 from device_agent.core.matching import Match, present
 from device_agent.core.wanted import WantedApp, WantedNetwork, WantedService
 from device_agent.model.observed import Network, Observed
@@ -32,17 +32,19 @@ class Foundations:
     observed: Observed
     matches: Mapping[str, Match]
     steps: Draft
+    pulled: Pulled = NOTHING_PULLED
     images: Ids = NONE
     """The pulls of this release."""
     blocked: dict[str, Blocked] = field(default_factory=dict)
-    """`network KEY`, `volume KEY` → why it cannot be had."""
+    """`image REFERENCE`, `network KEY`, `volume KEY` → why it cannot be had."""
     ready: dict[str, Ids] = field(default_factory=dict)
     """`network KEY`, `volume KEY` → the step that makes it."""
     attached: dict[str, Ids] = field(default_factory=dict)
     """Service → the steps that put its container back on its networks."""
 
     def lay(self) -> None:
-        self.images = plan_pulls(self.wanted, self.matches, self.steps)
+        self.images, absent = plan_pulls(self.wanted, self.matches, self.pulled, self.steps)
+        self.blocked |= {blocked.subject: blocked for blocked in absent}
         for network in self.wanted.networks.values():
             self._network(network)
         self._volumes()

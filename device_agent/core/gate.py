@@ -13,7 +13,7 @@ from device_agent.core.matching import Match, as_asked, match_services
 from device_agent.core.wanted import WantedApp
 from device_agent.model.memory import Attempt
 from device_agent.model.observed import Container, Health, Observed, Status
-from device_agent.model.steps import Plan, Pull
+from device_agent.model.steps import Plan, Pull, Step
 
 TARGETS_FAULTS = frozenset(("bad_command", "bad_config", "exec_format", "start_failed"))
 """Of an attempt's codes those that only another target can mend. A missing image stops nothing and is none of them."""
@@ -72,7 +72,7 @@ def judge(
     short = [_short_s(wanted, name, match, steady_s, needed_s) for name, match in changed.items()]
     if not plan.blocked and all(missing == 0 for missing in short):
         return Passed()
-    pulling = any(isinstance(step.action, Pull) for step in plan.steps)
+    pulling = any(_is_awaited(step) for step in plan.steps)
     counting = not pulling and not _held_from_outside(plan, attempts) and not _waits_for_stopped(wanted, changed)
     left_s = wanted.gate.deadline / 1e9 - elapsed_s
     if counting and left_s <= 0 and not lenient:
@@ -112,6 +112,11 @@ def _short_s(
         return None
     proven = container.completed or wanted.services[name].stopped
     return 0.0 if proven else max(0.0, needed_s - steady_s.get(container.id, 0.0))
+
+
+def _is_awaited(step: Step) -> bool:
+    """A pull without which the release cannot go on: an image that is here is used when it cannot be had anew."""
+    return isinstance(step.action, Pull) and (step.action.policy == "missing" or not step.until)
 
 
 def _held_from_outside(plan: Plan, attempts: Attempts) -> bool:

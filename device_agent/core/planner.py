@@ -25,6 +25,7 @@ from device_agent.core.draft import (
     remove_networks,
 )
 from device_agent.core.foundations import Foundations
+from device_agent.core.images import NOTHING_PULLED, Pulled
 from device_agent.core.matching import Match, as_asked, match_services, present
 from device_agent.core.wanted import WantedApp, WantedService
 from device_agent.model.compose import Dependency
@@ -41,7 +42,13 @@ from device_agent.model.steps import (
 
 
 def plan_app(
-    wanted: WantedApp, observed: Observed, attempts: Attempts, settled: Mapping[str, str], *, gated: bool = False
+    wanted: WantedApp,
+    observed: Observed,
+    attempts: Attempts,
+    settled: Mapping[str, str],
+    *,
+    gated: bool = False,
+    pulled: Pulled = NOTHING_PULLED,
 ) -> Plan:
     """The steps that bring an app from what is observed to what is wanted.
 
@@ -49,7 +56,7 @@ def plan_app(
     not passed its gate, so that what it replaces is kept.
     """
     steps, matches = Draft(wanted.name, attempts), match_services(wanted, observed)
-    ground = Foundations(wanted, observed, matches, steps)
+    ground = Foundations(wanted, observed, matches, steps, pulled)
     return _Planning(wanted, observed, settled, steps, gated, matches, ground).plan()
 
 

@@ -1,7 +1,7 @@
 """What is told of an app: derived from what is wanted, what is observed, what is planned and what failed when."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
@@ -50,14 +50,22 @@ def all_good(wanted: WantedApp, observed: Observed) -> bool:
 
 
 def only_leftovers(plan: Plan, wanted: WantedApp | None) -> bool:
-    """Whether all there is to do is to remove networks that could not be removed.
+    """Whether all there is to do holds nothing up.
 
-    An engine can lose count of a network's users (Docker 20.10 does): told and tried again, it holds nothing up.
+    That is to remove networks that could not be removed (an engine can lose count of a network's users; Docker 20.10
+    does), and to look again for an image that is here, because its time has come.
     """
     used = {network.name for network in wanted.networks.values()} if wanted else set()
-    return all(
-        isinstance(step.action, RemoveNetwork) and step.until and step.action.name not in used for step in plan.steps
-    )
+    return all(_is_leftover(step, used) for step in plan.steps)
+
+
+def _is_leftover(step: Step, used: Collection[str]) -> bool:
+    match step.action:
+        case RemoveNetwork():
+            return bool(step.until) and step.action.name not in used
+        case Pull():
+            return step.action.policy == "refresh"
+    return False
 
 
 def specs(wanted: WantedApp, observed: Observed) -> dict[str, str]:
@@ -106,7 +114,7 @@ def _phase(wanted: WantedApp, observed: Observed, activity: Activity) -> str:
     done = settled(wanted, observed, activity.plan)
     if activity.bad:
         return "settled" if done else "rolling_back"
-    if any(isinstance(step.action, Pull) for step in activity.plan.steps):
+    if any(isinstance(step.action, Pull) and step.action.policy != "refresh" for step in activity.plan.steps):
         return "pulling"
     waits_for_gate = activity.gated and all(step.until for step in activity.plan.steps)
     if waits_for_gate and not activity.in_flight and all_good(wanted, observed):
@@ -204,19 +212,20 @@ def _status(  # noqa: C901 - the first that holds
     previous = activity.attempts.of(activity.plan.app, previous_subject(wanted.name))
     if match.winner and wanted.stopped:
         return ("stopping" if match.winner.up else "stopped"), _stopped(wanted, activity.plan.app)
+    pulls = [s for s in activity.plan.steps if isinstance(s.action, Pull) and s.action.image == wanted.image]
+    pull = activity.attempts.of("", image_subject(wanted.image))
     if match.winner and match.winner.up:
         held = attempt if any(step.until for step in steps) else None
+        again = pull if any(step.until for step in pulls) else None
         return _condition(match.winner), _trouble(match.winner, activity) or _reason(
-            held or (previous if match.others else None)
+            held or (previous if match.others else None) or again
         )
     if match.winner and wanted.service.one_shot and match.winner.completed:
         return "completed", None
-    pull = activity.attempts.of("", image_subject(wanted.image))
     if match.image_id is None and match.winner is None:
-        pulling = any(
-            isinstance(step.action, Pull) and step.action.image == wanted.image for step in activity.plan.steps
-        )
-        return ("pulling" if pulling else "waiting"), _reason(pull)
+        nobody = next((b for b in activity.plan.blocked if b.subject == image_subject(wanted.image)), None)
+        reason = Reason(nobody.code, nobody.message) if nobody else _reason(pull)
+        return ("pulling" if pulls and not nobody else "waiting"), reason
     flying = {type(step.action) for step in steps if step.id in activity.in_flight}
     if Stop in flying:
         return "stopping", None

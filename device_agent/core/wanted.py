@@ -38,6 +38,8 @@ from device_agent.model.target import Json
 _NOT_OF_THE_CONTAINER = {
     "image",
     "platform",
+    "pull_policy",
+    "pull_refresh_after",
     "depends_on",
     "networks",
     "network_mode",

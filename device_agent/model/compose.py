@@ -180,6 +180,10 @@ class Service(Frozen):
 
     platform: str | None = None
     """`OS[/ARCH[/VARIANT]]`."""
+    pull_policy: Literal["missing", "always", "never", "refresh"] = "missing"
+    """`daily`, `weekly` and `every_…` are `refresh`."""
+    pull_refresh_after: int = 0
+    """Nanoseconds; of `refresh` only."""
     domainname: str | None = None
     group_add: tuple[str, ...] = ()
     annotations: Mapping[str, str] = Field(default_factory=dict)

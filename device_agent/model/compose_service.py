@@ -11,6 +11,7 @@ from device_agent.model import compose_forms as forms
 from device_agent.model import compose_isolation as isolation
 from device_agent.model import compose_limits as limits
 from device_agent.model import compose_networking as networking
+from device_agent.model import compose_pulling as pulling
 from device_agent.model import compose_scale as scale
 from device_agent.model import compose_units as units
 from device_agent.model.compose import Dependency, Healthcheck, Logging, Mount, Service, Update, VolumesFrom
@@ -182,6 +183,7 @@ _SERVICE: Mapping[str, Reader] = {
     **isolation.ISOLATION,
     **limits.LIMITS,
     **networking.NETWORKING,
+    **pulling.PULLING,
     "image": by(forms.image),
     "platform": by(forms.platform),
     "x-update": update,
@@ -215,7 +217,7 @@ _SERVICE_REFUSED = {
         (
             *("container_name", "cpu_count", "cpu_percent", "cpu_rt_period", "cpu_rt_runtime"),
             *("credential_spec", "isolation", "models", "post_start", "pre_stop", "provider"),
-            *("pull_policy", "pull_refresh_after", "use_api_socket"),
+            "use_api_socket",
         ),
         UNSUPPORTED,
     ),
@@ -235,6 +237,7 @@ def service(place: Place) -> Service:
     if "image" not in place.value:
         place.invalid("is required", "image")
     limits.settle(place, fields)
+    pulling.settle(place, fields)
     files.settle(place, fields)
     networking.check(place, fields)
     scale.check(place, fields)

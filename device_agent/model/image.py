@@ -34,6 +34,23 @@ def normalise(reference: str) -> str:
     return f"{registry}/{path}@{digest}" if digest else f"{registry}/{path}:{tag or 'latest'}"
 
 
+def is_fixed(reference: str) -> bool:
+    """Whether it always names the same image: by digest, or by id."""
+    return "@" in reference or bool(_DIGEST.fullmatch(reference))
+
+
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+def fits_platform(wanted: str, os: str, architecture: str, variant: str) -> bool:
+    """Whether an image is for a platform, `OS[/ARCH[/VARIANT]]`. What an image does not say is not held against it."""
+    words = [_ARCHITECTURES.get(word, word) for word in wanted.split("/")]
+    if len(words) == 1 and words[0] not in (os, "linux", "windows"):
+        words = ["", *words]  # `arm64`, as the engine takes it too
+    has = (os, architecture, variant)
+    return all(not word or not said or word == said for word, said in zip(words, has, strict=False))
+
+
 def registry_of(reference: str) -> str:
     """Its host, with the port where one is named."""
     return normalise(reference).partition("/")[0]

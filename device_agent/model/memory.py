@@ -43,6 +43,8 @@ class AppRecord:
     """Under which it settled: `fleet:1.42`."""
     document: Json = field(default=None, repr=False)
     """The app itself, raw: what a release that fails is rolled back to."""
+    previous_images: tuple[str, ...] = ()
+    """Of the content that settled before and used others: normalised, sorted. They are not removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,23 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
+class PulledImage:
+    """What this agent has pulled under a reference. A tag that moves leaves the row of the image that it was on."""
+
+    image: str
+    """The reference, normalised."""
+    image_id: str
+    """Empty while the first pull of the reference is under way: what is then found under it was pulled."""
+    own: bool
+    """Nobody had it here before: it may be removed."""
+    pulled_at: datetime
+    platform: str | None = None
+    """As it was asked for."""
+    revisions: frozenset[str] = frozenset()
+    """`fleet:1.42`, the newest of each scope for which it was pulled."""
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """A row of the outbox: an ack or an event, as it will be published."""
 
@@ -133,6 +152,7 @@ class Memory:
     commands: tuple[CommandRecord, ...] = ()
     """The oldest first."""
     orders: tuple[Order, ...] = ()
+    pulled: tuple[PulledImage, ...] = ()
     recovered: str | None = None
     """How the store was recovered at this start, in words; None when it was sound."""
     outbox_dropped: int = 0

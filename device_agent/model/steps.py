@@ -5,7 +5,7 @@ The printed text is the log line, the CLI's answer and the tests' assertion.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from device_agent.model.compose import File, IpamConfig, Mount, Service
 
@@ -27,9 +27,13 @@ class Endpoint:
 @dataclass(frozen=True, slots=True)
 class Pull:
     image: str
+    """A normalised reference."""
+    platform: str | None = None
+    policy: Literal["missing", "always", "refresh"] = "missing"
+    """Why: it is not here; or it is, and is looked for again, for this revision or because its time has come."""
 
     def __str__(self) -> str:
-        return f"pull {self.image}"
+        return f"pull {self.image}" + (f" for {self.platform}" if self.platform else "")
 
 
 @dataclass(frozen=True, slots=True)

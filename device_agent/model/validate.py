@@ -11,7 +11,7 @@ Rules
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from device_agent.model import compose_files, compose_resources, compose_service, compose_together
+from device_agent.model import compose_files, compose_pulling, compose_resources, compose_service, compose_together
 from device_agent.model.compose import (
     App,
     Gate,
@@ -72,6 +72,7 @@ def validate_apps(apps: Mapping[str, Json]) -> Parsed:
         else:
             found[name] = app
             cycles += _cycles(place, app.services)
+    compose_pulling.one_platform(root, found)
     _refuse(notes, cycles)
     return Parsed(found, _sorted(notes.warnings))
 

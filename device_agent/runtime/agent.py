@@ -47,6 +47,7 @@ from device_agent.ports import (
 )
 from device_agent.runtime.commands import last_only, run
 from device_agent.runtime.host import HostWatch
+from device_agent.runtime.images import Images
 from device_agent.runtime.inbox import (
     Event,
     Looked,
@@ -136,6 +137,7 @@ class Agent:
         self.link = Link(transport, store, options.topics, clock, inbox.put, options.will_delay_s)
         self.journal = Journal(store, transport, self.link, clock, self.state_changed)
         self.host = HostWatch(host, clock, self.journal.tell)
+        self.images = Images(clock, self.journal.write)
         self.tails = Tails(engine, workers, inbox.put)
         self.reconciler = Reconciler(
             engine=engine,
@@ -145,6 +147,7 @@ class Agent:
             stopping=self.stopping,
             keep=lambda attempt: self.journal.write(lambda tx: tx.put_attempt(attempt)),
             forget=lambda app, subject: self.journal.write(lambda tx: tx.drop_attempt(app, subject)),
+            images=self.images,
         )
         self.rollout = Rollout({}, {})
         self.releases = Releases(clock, options.naming, self.rollout.apps)
@@ -171,6 +174,7 @@ class Agent:
         self.floors = dict(memory.floors)
         self.orders = {(order.app, order.service): order for order in memory.orders}
         self.reconciler.rows = {(attempt.app, attempt.subject): attempt for attempt in memory.attempts}
+        self.images.rows = {(row.image, row.image_id): row for row in memory.pulled}
         if memory.recovered:
             self.journal.status = memory.recovered
             log.error("store recovered", how=memory.recovered)

@@ -129,7 +129,7 @@ def _plan_of(agent: "Agent", name: str, wanted: WantedApp | None, observed: Obse
     if wanted is None:
         return plan_removal(name, observed, attempts)
     settled = agent.reconciler.settled.get(name, {})
-    return plan_app(wanted, observed, attempts, settled, gated=agent.releases.gated(wanted))
+    return plan_app(wanted, observed, attempts, settled, gated=agent.releases.gated(wanted), pulled=agent.images.pulled)
 
 
 def _explain(agent: "Agent", args: Mapping[str, Json]) -> Json:

@@ -31,7 +31,10 @@ class StepEnded:
 
 @dataclass(frozen=True, slots=True)
 class PullEnded:
+    """`image_id` is what the reference shows now, when it has ended well."""
+
     image: str
+    image_id: str = ""
     error: EngineError | None = None
     away: bool = False
     cancelled: bool = False

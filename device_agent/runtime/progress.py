@@ -13,7 +13,7 @@ from device_agent.core.wanted import WantedApp
 from device_agent.model.memory import AcceptedTarget, Order
 from device_agent.model.observed import Observed
 from device_agent.model.report import Ack
-from device_agent.model.steps import Plan, Step
+from device_agent.model.steps import Plan, Pull, Step
 from device_agent.model.target import SCOPES
 from device_agent.runtime.rollout import drift
 
@@ -135,6 +135,8 @@ class Progress:
 
 
 def _asked(wanted: WantedApp, step: Step) -> bool:
-    """Whether an operator has asked for it: no drift."""
+    """Whether an operator, or a `pull_policy`, has asked for it: no drift."""
+    if isinstance(step.action, Pull):
+        return step.action.policy != "missing"
     service = wanted.services.get(step.subject)
     return service is not None and bool(service.stopped or service.anew)

@@ -20,6 +20,7 @@ import structlog
 
 from device_agent.core.backoff import CAP, CAP_S, Attempts, due
 from device_agent.core.draft import image_subject
+from device_agent.core.images import next_refresh
 from device_agent.core.intake import Wanted, adopted_apps, own_apps
 from device_agent.core.planner import plan_app, plan_removal
 from device_agent.core.wanted import WantedApp
@@ -27,8 +28,10 @@ from device_agent.model.errors import Cancelled, EngineAway, EngineError, Kind
 from device_agent.model.memory import Attempt
 from device_agent.model.observed import EngineEvent, Observed
 from device_agent.model.steps import Plan, Pull, Remove, Step, Stop
+from device_agent.model.target import printed_revision
 from device_agent.ports import Clock, Engine
 from device_agent.runtime.execute import delay_s, execute, lane
+from device_agent.runtime.images import Images
 from device_agent.runtime.inbox import Looked, PullEnded, Put, StepEnded
 from device_agent.runtime.run import Run
 from device_agent.runtime.workers import CALL, PULL, Workers
@@ -68,6 +71,7 @@ class Reconciler:
     """An attempt to persist."""
     forget: Callable[[str, str], None]
     """An attempt (app, subject) that is over."""
+    images: Images
     wanted: Wanted = field(default_factory=Wanted)
     unknown: frozenset[str] = frozenset()
     """Scopes whose target was lost."""
@@ -186,6 +190,7 @@ class Reconciler:
             log.info("engine back")
         self.away = ""
         self.observed = event.observed
+        self.images.seen(event.observed.images)
         if self.stopped:
             return []
         planned = [app for app in self._apps(event.observed) if self._plan(app, event.number)]
@@ -194,6 +199,10 @@ class Reconciler:
         self._cancel_pulls_of(needed)
         if any(plan.blocked or plan.steps for plan in self.plans.values()) and not self.runs:
             self.wake(UNSETTLED_S)
+        now = self.clock.now()
+        refresh_at = next_refresh(self.running.values(), self.images.pulled, now)
+        if refresh_at:
+            self.wake((refresh_at - now).total_seconds())
         return planned
 
     def _apps(self, observed: Observed) -> Iterator[str]:
@@ -222,7 +231,14 @@ class Reconciler:
         if app in self.held:
             plan = Plan(app)
         elif wanted:
-            plan = plan_app(wanted, observed, attempts, self.settled.get(app, {}), gated=app in self.gated)
+            plan = plan_app(
+                wanted,
+                observed,
+                attempts,
+                self.settled.get(app, {}),
+                gated=app in self.gated,
+                pulled=self.images.pulled,
+            )
         else:
             plan = plan_removal(app, observed, attempts)
         self.plans[app] = plan
@@ -270,7 +286,7 @@ class Reconciler:
             plan = self.plans.get(app, Plan(app))
             for step in plan.steps:
                 if isinstance(step.action, Pull) and not step.until:
-                    self._pull(step.action.image)
+                    self._pull(step.action)
             run = Run(plan)
             ready = run.ready()
             if ready:
@@ -334,28 +350,32 @@ class Reconciler:
             next_try_at=next_at.isoformat(timespec="milliseconds"),
         )
 
-    def _pull(self, image: str) -> None:
+    def _pull(self, pull: Pull) -> None:
+        image = pull.image
         if image in self.pulls:
             return
         cancel = self.pulls[image] = threading.Event()
-        log.info("pull", image=image)
+        log.info("pull", image=image, platform=pull.platform)
+        revisions = {printed_revision(scope, target.version) for scope, target in self.wanted.targets.items()}
+        self.images.begin(pull, self.observed.images if self.observed else {}, frozenset(revisions))
 
         def job() -> None:
             try:
-                self.engine.pull(image, self.put, cancel)
+                ended = PullEnded(image, self.engine.pull(image, pull.platform, self.put, cancel))
             except Cancelled:
                 self.put(PullEnded(image, cancelled=True))
             except EngineAway:
                 self.put(PullEnded(image, away=True))
             except EngineError as error:
-                self.put(PullEnded(image, error))
+                self.put(PullEnded(image, error=error))
             else:
-                self.put(PullEnded(image))
+                self.put(ended)
 
         self.workers.submit(PULL, job)
 
     def pull_ended(self, event: PullEnded) -> None:
         self.pulls.pop(event.image, None)
+        self.images.ended(event)
         if event.error:
             self._failed("", image_subject(event.image), event.image, event.error)
         self.wake(AWAY_S if event.away else 0.0)

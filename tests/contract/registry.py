@@ -77,11 +77,11 @@ class Registry(ThreadingHTTPServer):
         self.half_way = threading.Event()
         self.over = threading.Event()
 
-    def push(self, tag: str) -> str:
+    def push(self, tag: str, architecture: str | None = None) -> str:
         """A new image of 1 MiB that cannot be compressed, under a tag; returns its digest."""
         layer = _layer(secrets.token_bytes(1 << 20))
         config = {
-            "architecture": _ARCHITECTURES.get(platform.machine(), platform.machine()),
+            "architecture": architecture or _ARCHITECTURES.get(platform.machine(), platform.machine()),
             "os": "linux",
             "config": {"Cmd": ["/data"]},
             "rootfs": {"type": "layers", "diff_ids": [_digest(layer)]},

@@ -26,14 +26,17 @@ class Pulls:
         self.registry = registry
         self.name = f"{registry.host}/contract/{bench.id}"
 
-    def pull(self, reference: str, cancel: threading.Event | None = None) -> list[PullProgress]:
+    def pull(
+        self, reference: str, cancel: threading.Event | None = None, platform: str | None = None
+    ) -> list[PullProgress]:
         told: list[PullProgress] = []
-        self.engine.pull(reference, told.append, cancel or threading.Event())
+        id_ = self.engine.pull(reference, platform, told.append, cancel or threading.Event())
+        assert self.engine.observe().images[normalise(reference)] == id_
         return told
 
-    def failure(self, reference: str) -> tuple[str, Kind]:
+    def failure(self, reference: str, platform: str | None = None) -> tuple[str, Kind]:
         with pytest.raises(EngineError) as caught:
-            self.pull(reference)
+            self.pull(reference, platform=platform)
         return caught.value.code, caught.value.kind
 
     def close(self) -> None:
@@ -74,6 +77,14 @@ def test_a_digest(pulls: Pulls) -> None:
     pulls.pull(f"{pulls.name}:9@{digest}")
 
     assert normalise(f"{pulls.name}@{digest}") in pulls.engine.observe().images
+
+
+def test_for_a_platform(pulls: Pulls) -> None:
+    pulls.registry.push("1", "s390x")
+
+    pulls.pull(f"{pulls.name}:1", platform="linux/s390x")
+
+    assert pulls.failure(f"{pulls.name}:1", "linux/riscv64") == ("wrong_platform", Kind.TARGET)
 
 
 def test_a_tag_that_has_moved(pulls: Pulls) -> None:

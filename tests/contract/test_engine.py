@@ -455,11 +455,11 @@ def test_a_pull_that_is_not_wanted_any_more(bench: Bench) -> None:
     cancel.set()
 
     with pytest.raises(Cancelled):
-        bench.engine.pull("registry.invalid/a:1", lambda _: None, cancel)
+        bench.engine.pull("registry.invalid/a:1", None, lambda _: None, cancel)
 
 
 def test_an_image_that_cannot_be_pulled(bench: Bench) -> None:
-    code, kind = failure(bench.engine.pull, "127.0.0.1:1/a:1", lambda _: None, threading.Event())
+    code, kind = failure(bench.engine.pull, "127.0.0.1:1/a:1", None, lambda _: None, threading.Event())
 
     assert (code, kind) in {("registry_unreachable", Kind.TEMPORARY), ("no_such_image", Kind.TARGET)}
 
@@ -471,7 +471,7 @@ def test_an_engine_that_is_away(bench: Bench) -> None:
         away.observe,
         lambda: away.start("a"),
         lambda: away.remove("a"),
-        lambda: away.pull("a:1", lambda _: None, threading.Event()),
+        lambda: away.pull("a:1", None, lambda _: None, threading.Event()),
         lambda: list(away.events(threading.Event())),
     ):
         with pytest.raises(EngineAway):

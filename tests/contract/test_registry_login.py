@@ -42,7 +42,7 @@ def image(shop: Registry) -> Iterator[str]:
 def pull(image: str, path: Path | None) -> None:
     engine = DockerEngine(DOCKER_URL, "contract/login", auth=RegistryAuth(path))
     try:
-        engine.pull(image, lambda _: None, threading.Event())
+        engine.pull(image, None, lambda _: None, threading.Event())
         assert normalise(image) in engine.observe().images
     finally:
         engine.close()
@@ -72,10 +72,10 @@ def test_rotated_credentials_need_no_restart(shop: Registry, image: str, tmp_pat
     try:
         written(file, shop.host, {"username": USER, "password": "of yesterday"})
         with pytest.raises(EngineError, match="DEVICE_AGENT_REGISTRY_AUTH"):
-            engine.pull(image, lambda _: None, threading.Event())
+            engine.pull(image, None, lambda _: None, threading.Event())
 
         written(file, shop.host, {"username": USER, "password": PASSWORD})
-        engine.pull(image, lambda _: None, threading.Event())
+        engine.pull(image, None, lambda _: None, threading.Event())
     finally:
         engine.close()
 

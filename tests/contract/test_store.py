@@ -19,6 +19,7 @@ from device_agent.model.memory import (
     Memory,
     Order,
     OutboxCounts,
+    PulledImage,
 )
 from device_agent.model.target import Target, Version
 from device_agent.ports import Store
@@ -147,7 +148,14 @@ def test_every_row_comes_back_as_it_was_put(bench: Bench) -> None:
         NOW + timedelta(microseconds=1),
         ended="applied",
     )  # fmt: skip
-    records = [AppRecord("web", "sha256:aa", {"b": "1", "a": "2"}, "r2", "r1"), AppRecord("db", "sha256:bb", {})]
+    records = [
+        AppRecord("web", "sha256:aa", {"b": "1", "a": "2"}, "r2", "r1", previous_images=("a:1", "b:1")),
+        AppRecord("db", "sha256:bb", {}),
+    ]
+    pulled = [
+        PulledImage("a/b:1", "", True, NOW),
+        PulledImage("a/b:1", "sha256:cc", False, NOW, "linux/arm64", frozenset({"fleet:1.42", "device:1.7"})),
+    ]
     tries = [attempt(), attempt("", "image a/b:1"), attempt("web", "network default", count=10**6, message="ä" * 2000)]
     orders = [Order("web", "db", "stop", "definition"), Order("web", "", "unlock", ""), Order("a", "ä", "start", "id@")]
     with store.transaction() as rows:
@@ -159,6 +167,8 @@ def test_every_row_comes_back_as_it_was_put(bench: Bench) -> None:
             rows.put_attempt(one_try)
         for order in orders:
             rows.put_order(order)
+        for image in pulled:
+            rows.put_pulled(image)
     expected = Memory(
         targets={"fleet": fleet, "device": device},
         floors={
@@ -168,6 +178,7 @@ def test_every_row_comes_back_as_it_was_put(bench: Bench) -> None:
         apps={record.app: record for record in records},
         attempts=tuple(sorted(tries, key=lambda one: (one.app, one.subject))),
         orders=tuple(sorted(orders, key=lambda one: (one.app, one.service))),
+        pulled=tuple(pulled),
     )
     assert store.load() == expected
     assert bench.restart().load() == expected
@@ -180,16 +191,19 @@ def test_a_row_replaces_the_row_of_its_key(bench: Bench) -> None:
         rows.put_app(AppRecord("web", "sha256:aa", {"a": "1"}))
         rows.put_attempt(attempt(count=1))
         rows.put_order(Order("web", "api", "stop", "1"))
+        rows.put_pulled(PulledImage("a:1", "sha256:cc", True, NOW))
     with store.transaction() as rows:
         rows.put_target(accepted(ended="applied"))
         rows.put_app(AppRecord("web", "sha256:bb", {"a": "2"}, "r", "q"))
         rows.put_attempt(attempt(count=2))
         rows.put_order(Order("web", "api", "restart", "2"))
+        rows.put_pulled(PulledImage("a:1", "sha256:cc", False, NOW, "linux/arm64"))
     memory = bench.restart().load()
     assert memory.targets == {"fleet": accepted(ended="applied")}
     assert memory.apps == {"web": AppRecord("web", "sha256:bb", {"a": "2"}, "r", "q")}
     assert memory.attempts == (attempt(count=2),)
     assert memory.orders == (Order("web", "api", "restart", "2"),)
+    assert memory.pulled == (PulledImage("a:1", "sha256:cc", False, NOW, "linux/arm64"),)
 
 
 def test_a_later_target_replaces_the_one_of_its_scope(bench: Bench) -> None:
@@ -208,15 +222,19 @@ def test_what_is_dropped_is_gone_and_may_be_dropped_again(bench: Bench) -> None:
         rows.put_attempt(attempt(subject="db"))
         rows.put_order(Order("web", "api", "stop", "1"))
         rows.put_order(Order("web", "db", "stop", "1"))
+        rows.put_pulled(PulledImage("a:1", "", True, NOW))
+        rows.put_pulled(PulledImage("a:1", "sha256:cc", True, NOW))
     for _ in range(2):
         with store.transaction() as rows:
             rows.drop_app("web")
             rows.drop_attempt("web", "api")
             rows.drop_order("web", "api")
+            rows.drop_pulled("a:1", "")
     memory = bench.restart().load()
     assert memory.apps == {}
     assert memory.attempts == (attempt(subject="db"),)
     assert memory.orders == (Order("web", "db", "stop", "1"),)
+    assert memory.pulled == (PulledImage("a:1", "sha256:cc", True, NOW),)
 
 
 def test_a_transaction_is_all_or_nothing(bench: Bench) -> None:
@@ -539,3 +557,16 @@ def test_a_restore_keeps_the_commands_that_came_here(bench: Bench, tmp_path: Pat
     with store.transaction() as rows:
         rows.put_command(command("after", 2))
     assert [record.id for record in store.restore(tmp_path / "backup").commands] == ["before", "after"]
+
+
+def test_a_restore_leaves_what_this_engine_has_pulled(bench: Bench, tmp_path: Path) -> None:
+    store = bench.store()
+    theirs, ours = (PulledImage(image, "sha256:cc", True, NOW) for image in ("a:1", "b:1"))
+    with store.transaction() as rows:
+        rows.put_pulled(theirs)
+    store.backup(tmp_path / "backup")
+    with store.transaction() as rows:
+        rows.drop_pulled("a:1", "sha256:cc")
+        rows.put_pulled(ours)
+    assert store.restore(tmp_path / "backup").pulled == (ours,)
+    assert bench.restart().load().pulled == (ours,)

@@ -34,7 +34,7 @@ def carry_out(scene: Scene, plan: Plan, attempts: dict[tuple[str, str], Attempt]
         for step in ready:
             try:
                 if isinstance(step.action, Pull):
-                    scene.engine.pull(step.action.image, lambda _: None, threading.Event())
+                    scene.engine.pull(step.action.image, None, lambda _: None, threading.Event())
                     failed.add(step.id)  # what waits for it is planned anew
                     continue
                 execute(step.action, scene.engine, at_once)

@@ -278,7 +278,7 @@ def pulling(*documents: object, cut: bool = False) -> Handler:
 
 def pull(engine: DockerEngine, image: str = "r.io/a/b:1", cancel: threading.Event | None = None) -> list[PullProgress]:
     told: list[PullProgress] = []
-    engine.pull(image, told.append, cancel or threading.Event())
+    engine.pull(image, None, told.append, cancel or threading.Event())
     return told
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from device_agent.model.image import normalise
+from device_agent.model.image import fits_platform, normalise, registry_of
 
 DIGEST = "sha256:" + "a" * 64
 
@@ -36,3 +36,27 @@ def test_a_reference_in_full(reference, normal):
 @pytest.mark.parametrize("reference", ["nginx", "user/app:2", "localhost:5000/app", f"nginx@{DIGEST}", DIGEST])
 def test_what_is_normal_stays(reference):
     assert normalise(normalise(reference)) == normalise(reference)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "has", "fits"),
+    [
+        ("linux/amd64", ("linux", "amd64", ""), True),
+        ("linux/x86_64", ("linux", "amd64", ""), True),
+        ("linux/arm64", ("linux", "amd64", ""), False),
+        ("linux/arm64/v8", ("linux", "arm64", ""), True),
+        ("linux/arm/v7", ("linux", "arm", "v6"), False),
+        ("linux", ("linux", "arm64", ""), True),
+        ("arm64", ("linux", "arm64", ""), True),
+        ("arm64", ("linux", "amd64", ""), False),
+        ("windows", ("linux", "amd64", ""), False),
+        ("linux/arm64", ("", "", ""), True),
+    ],
+)
+def test_the_platform_of_an_image(wanted, has, fits):
+    assert fits_platform(wanted, *has) is fits
+
+
+def test_its_registry():
+    assert registry_of("nginx") == "docker.io"
+    assert registry_of("registry.example:5000/a/b@sha256:x") == "registry.example:5000"

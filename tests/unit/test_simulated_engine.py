@@ -105,7 +105,7 @@ def test_an_image_that_was_untagged_is_gone_and_can_be_pulled_again(engine: Simu
         engine.create(step())
 
     moved = engine.world.offer_image("a:1", "sha256:" + "b" * 64)
-    engine.pull("a:1", lambda _: None, Event())
+    engine.pull("a:1", None, lambda _: None, Event())
 
     assert engine.observe().images["docker.io/library/a:1"] == moved
 

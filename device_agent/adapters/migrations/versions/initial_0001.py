@@ -61,6 +61,7 @@ def upgrade() -> None:
         sa.Column("previous", sa.String()),
         sa.Column("revision", sa.String(), nullable=False),
         sa.Column("document", sa.LargeBinary(), nullable=True),
+        sa.Column("previous_images", sa.String(), nullable=False),
         sa.Column("seal", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("app", name=op.f("pk_apps")),
         sqlite_with_rowid=False,
@@ -112,6 +113,18 @@ def upgrade() -> None:
         sa.Column("content", sa.String(), nullable=False),
         sa.Column("seal", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("app", "service", name=op.f("pk_orders")),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "pulled_images",
+        sa.Column("image", sa.String(), nullable=False),
+        sa.Column("image_id", sa.String(), nullable=False),
+        sa.Column("own", sa.Boolean(), nullable=False),
+        sa.Column("pulled_at", sa.String(), nullable=False),
+        sa.Column("platform", sa.String(), nullable=True),
+        sa.Column("revisions", sa.String(), nullable=False),
+        sa.Column("seal", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("image", "image_id", name=op.f("pk_pulled_images")),
         sqlite_with_rowid=False,
     )
     op.create_table(

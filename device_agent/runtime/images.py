@@ -1,0 +1,62 @@
+"""What was pulled here, and what was here before: the memory behind `pull_policy` and the removal of images.
+
+A reference that is pulled for the first time is noted before the pull begins: a crash between its end and the note of
+it leaves no image that nobody knows for the agent's own. What is noted goes with what is written anyway.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from device_agent.core.images import Pulled
+from device_agent.model.memory import PulledImage
+from device_agent.model.steps import Pull
+from device_agent.ports import Clock
+from device_agent.runtime.inbox import PullEnded
+from device_agent.runtime.journal import Write
+
+
+@dataclass(slots=True)
+class Images:
+    clock: Clock
+    write: Callable[[Write], None]
+    rows: dict[tuple[str, str], PulledImage] = field(default_factory=dict)
+    """By reference and image id."""
+    _under_way: dict[str, tuple[PulledImage, frozenset[str]]] = field(default_factory=dict)
+    """Reference → what is pulled, and the ids of the images that were here before."""
+
+    @property
+    def pulled(self) -> Pulled:
+        return Pulled(self.rows)
+
+    def begin(self, pull: Pull, images: Mapping[str, str], revisions: frozenset[str]) -> None:
+        """A pull begins. `images` are those that are here; `revisions` what the device has accepted."""
+        new = pull.image not in images
+        row = PulledImage(pull.image, "", new, self.clock.now(), pull.platform, revisions)
+        self._under_way[pull.image] = row, frozenset(images.values())
+        if new and (pull.image, "") not in self.rows:
+            self._put(row)
+
+    def ended(self, event: PullEnded) -> None:
+        """A pull has ended, well when it tells an image's id."""
+        row, before = self._under_way.pop(event.image)
+        if not event.image_id:
+            return
+        known = self.pulled.is_own(event.image, event.image_id)
+        own = row.own or known or event.image_id not in before
+        self._drop(event.image, "")
+        self._put(replace(row, image_id=event.image_id, own=own, pulled_at=self.clock.now()))
+
+    def seen(self, images: Mapping[str, str]) -> None:
+        """What is under a reference whose first pull the agent did not see the end of was pulled."""
+        for (image, id_), row in list(self.rows.items()):
+            if not id_ and image in images and image not in self._under_way:
+                self._drop(image, "")
+                self._put(replace(row, image_id=images[image]))
+
+    def _put(self, row: PulledImage) -> None:
+        self.rows[row.image, row.image_id] = row
+        self.write(lambda tx: tx.put_pulled(row))
+
+    def _drop(self, image: str, image_id: str) -> None:
+        if self.rows.pop((image, image_id), None):
+            self.write(lambda tx: tx.drop_pulled(image, image_id))
