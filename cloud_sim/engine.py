@@ -161,8 +161,10 @@ class SimulatedEngine:
     def rename(self, container_id: str, name: str) -> None:
         with self._call("rename", container_id, name) as world:
             container = world.required(container_id)
-            if any(other.name == name and other is not container for other in world.containers.values()):
-                raise _name_in_use(name, Kind.TEMPORARY)
+            for other in world.containers.values():
+                if other.name == name and other is not container:
+                    own = other.owned_by(self.owner)
+                    raise _name_in_use(name, Kind.TEMPORARY if own else Kind.OUTSIDE)
             if container.name != name:
                 container.name = name
                 world.happened(container, "rename")

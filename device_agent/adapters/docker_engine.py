@@ -21,7 +21,7 @@ from device_agent.adapters.docker_memory import ImageList, Inspections, Memo
 from device_agent.adapters.docker_pull import pull
 from device_agent.adapters.registry_auth import RegistryAuth
 from device_agent.model.errors import EngineError, Kind
-from device_agent.model.observed import LABEL_DEVICE, EngineEvent, Observed
+from device_agent.model.observed import LABEL_DEVICE, EngineEvent, Observed, Status
 from device_agent.model.steps import Connect, Create, CreateNetwork, CreateVolume, Upload
 from device_agent.ports import PullProgress
 
@@ -160,7 +160,11 @@ class DockerEngine:
         self._actions.remove(container_id)
 
     def rename(self, container_id: str, name: str) -> None:
-        self._actions.rename(container_id, name)
+        try:
+            self._actions.rename(container_id, name)
+        except EngineError as error:
+            raise self._name_holder(name) if error.code == "name_in_use" else error from error
+        self._inspections.renamed(container_id, name)
 
     def remove_image(self, image: str) -> None:
         self._actions.remove_image(image)
@@ -181,6 +185,8 @@ class DockerEngine:
         if answer.status == HTTPStatus.NOT_FOUND:
             return EngineError("name_in_use", f"the name {name} is still being freed by the engine", Kind.TEMPORARY)
         holder = answer.checked().json()
+        if holder["State"].get("Status") == Status.REMOVING:
+            return EngineError("name_in_use", f"the container that has the name {name} is going", Kind.TEMPORARY)
         if (holder["Config"].get("Labels") or {}).get(LABEL_DEVICE) == self._owner:
             return EngineError("name_in_use", f"the name {name} is taken by another of our containers", Kind.TEMPORARY)
         message = f"the name {name} is taken by container {holder['Id'][:12]}, which is not the agent's"

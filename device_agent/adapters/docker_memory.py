@@ -53,6 +53,11 @@ class Inspections:
     def known(self, id_: str) -> Inspected | None:
         return self._known.get(id_)
 
+    def renamed(self, container: str, name: str) -> None:
+        """By a call of ours; `container` is an id or its name until now."""
+        with self._lock:
+            self._names[name] = self._names.get(container, container)
+
     def forget(self, container: str) -> None:
         """By id or name: a call of ours has changed it, and a failed start shows in no listing."""
         with self._lock:

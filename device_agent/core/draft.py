@@ -27,6 +27,17 @@ def previous_subject(service: str) -> str:
     return f"previous {service}"
 
 
+def name_subject(service: str) -> str:
+    """Attempts at giving back its name to what runs under another one: they hold up nothing else of the service."""
+    return f"name {service}"
+
+
+def about(subject: str) -> str:
+    """The service that a subject is about; what is about none is returned as it is."""
+    kind, _, service = subject.rpartition(" ")
+    return service if kind in ("previous", "name") else subject
+
+
 def grace_s(app: WantedApp, service: str) -> float:
     """Seconds between asking a container to stop and killing it."""
     wanted = app.services.get(service)

@@ -9,7 +9,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from device_agent.core.draft import image_subject, previous_subject
+from device_agent.core.draft import image_subject, name_subject, previous_subject
 from device_agent.core.matching import match_services
 from device_agent.core.status import Activity, label_revision
 from device_agent.core.wanted import WantedApp, WantedService
@@ -148,9 +148,9 @@ def _chain(situation: Situation, name: str, told: ServiceReport) -> ServiceChain
 def _subjects(name: str, wanted: WantedService | None) -> tuple[str, ...]:
     """Whose attempts and steps are the service's: its own, its image's, and those of what it stands on."""
     if wanted is None:
-        return name, previous_subject(name)
+        return name, previous_subject(name), name_subject(name)
     stands_on = (*(f"network {key}" for key in wanted.networks), *(f"volume {key}" for key in sorted(wanted.volumes)))
-    return image_subject(wanted.image), *stands_on, name, previous_subject(name)
+    return image_subject(wanted.image), *stands_on, name, previous_subject(name), name_subject(name)
 
 
 def _tries(situation: Situation, name: str, wanted: WantedService | None, subjects: tuple[str, ...]) -> Iterator[Try]:

@@ -27,6 +27,7 @@ from device_agent.core.draft import (
 from device_agent.core.foundations import Foundations
 from device_agent.core.images import NOTHING_PULLED, Pulled
 from device_agent.core.matching import Match, as_asked, match_services, present
+from device_agent.core.naming import Names
 from device_agent.core.wanted import WantedApp, WantedService
 from device_agent.model.compose import Dependency
 from device_agent.model.observed import Container, Health, Observed, Status, moment
@@ -57,7 +58,8 @@ def plan_app(
     """
     steps, matches = Draft(wanted.name, attempts), match_services(wanted, observed)
     ground = Foundations(wanted, observed, matches, steps, pulled)
-    return _Planning(wanted, observed, settled, steps, gated, matches, ground).plan()
+    names = Names(wanted, observed, matches, steps)
+    return _Planning(wanted, observed, settled, steps, gated, matches, ground, names).plan()
 
 
 def plan_removal(app: str, observed: Observed, attempts: Attempts) -> Plan:
@@ -80,6 +82,7 @@ class _Planning:
     gated: bool
     matches: Mapping[str, Match]
     ground: Foundations
+    names: Names
     dependents: dict[str, tuple[Ids, str]] = field(default_factory=dict)
     """Stop → what it waits for besides its dependencies."""
 
@@ -142,6 +145,8 @@ class _Planning:
             if container is not match.winner and container.status is not Status.CREATED:
                 kept = "its release has passed its gate" * self.gated
                 self._remove(wanted, container, "it is replaced", stopped, until=kept)
+        if match.winner:
+            self.names.repair(wanted, match.winner, self.ground.images)
         return stops
 
     def _stop(self, wanted: WantedService, container: Container, cause: str, after: Ids) -> Ids:
@@ -152,11 +157,12 @@ class _Planning:
         if match.winner and match.winner.up and (lost := self._outlived(wanted, match.winner)):
             cause = f"{lost}, whose {wanted.shares[lost]} it shares, was started after it"
             self._restart(wanted, match.winner, cause, self._foundations(wanted, match))
-        if match.winner and as_asked(wanted, match.winner):
-            self._retire_others(wanted, match, match.winner, until="its release has passed its gate" * self.gated)
-        elif match.winner and match.winner.up:
-            # It runs and has not proved good: what it replaced is kept, stopped.
-            self._retire_others(wanted, match, match.winner, until=f"{wanted.name} is good")
+        proved = match.winner is not None and as_asked(wanted, match.winner)
+        if match.winner and (proved or match.winner.up):
+            # While it runs and has not proved good, what it replaced is kept, stopped.
+            until = "its release has passed its gate" * self.gated if proved else f"{wanted.name} is good"
+            self._retire_others(wanted, match, match.winner, until)
+            self.names.repair(wanted, match.winner, self.ground.images)
         else:
             self._bring_up(wanted, match)
 
@@ -203,8 +209,11 @@ class _Planning:
         after |= self._upload(wanted, match, container, after, until)
         dependencies, unmet = self._dependencies(wanted)
         held = until or unmet or ("all it needs is there" if self.steps.held(after | dependencies) else "")
-        if held and self._fall_back(wanted, match, held):
-            unmet = unmet or held
+        if held:
+            if self._fall_back(wanted, match, held):
+                unmet = unmet or held
+            if match.fallback:
+                self.names.restore(wanted, match.fallback, held)
         self._replace(wanted, match, container, (after, until), (dependencies, unmet))
 
     def _obstacle(self, wanted: WantedService, match: Match) -> str:
@@ -222,11 +231,9 @@ class _Planning:
 
     def _create(self, wanted: WantedService, match: Match, foundations: Ids, until: str) -> tuple[str, Ids]:
         create = self.wanted.create(wanted, match.image_id or "", match.shared)
-        if match.spec is None:
-            # A name carries the hash of a spec, which is not known before its image is there: this one is for people.
-            create = replace(create, name=self.wanted.container_name(wanted.name, "new"))
-        dead = self.steps.of(Remove, previous_subject(wanted.name)) & {f"remove {create.name}"}
-        step = Step(create, wanted.name, match.spec or "", _why_created(wanted, match), foundations | dead, until)
+        create = replace(create, name=self.names.to_create(wanted, match.spec))
+        after = foundations | self.names.removal_of(create.name)
+        step = Step(create, wanted.name, match.spec or "", _why_created(wanted, match), after, until)
         created = self.steps.add(step)
         connected = NONE
         for endpoint in create.endpoints[1:]:
@@ -312,7 +319,8 @@ class _Planning:
             cause = "an operator wants it started"
         again = ended and not match.others and not asked
         start = Step(Start(container), wanted.name, spec, cause, after | stops, until, commits=bool(stops), again=again)
-        started = self.steps.add(start)
+        container, renamed = self.names.switch(wanted, match, container, start)
+        started = self.steps.add(replace(start, action=Start(container), after=start.after | renamed))
         for other in match.others:
             if other.status is not Status.CREATED:
                 self._remove(wanted, other, f"replaced by {container}", started, until=f"{wanted.name} is good")

@@ -6,7 +6,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
 from device_agent.core.backoff import Attempts
-from device_agent.core.draft import image_subject, previous_subject
+from device_agent.core.draft import image_subject, name_subject, previous_subject
 from device_agent.core.matching import Match, as_asked, match_services
 from device_agent.core.wanted import WantedApp, WantedService
 from device_agent.model.errors import Problem
@@ -217,8 +217,9 @@ def _status(  # noqa: C901 - the first that holds
     if match.winner and match.winner.up:
         held = attempt if any(step.until for step in steps) else None
         again = pull if any(step.until for step in pulls) else None
+        called = activity.attempts.of(activity.plan.app, name_subject(wanted.name))
         return _condition(match.winner), _trouble(match.winner, activity) or _reason(
-            held or (previous if match.others else None) or again
+            held or (previous if match.others else None) or called or again
         )
     if match.winner and wanted.service.one_shot and match.winner.completed:
         return "completed", None

@@ -37,6 +37,7 @@ from device_agent.model.target import Json
 
 _NOT_OF_THE_CONTAINER = {
     "image",
+    "container_name",
     "platform",
     "pull_policy",
     "pull_refresh_after",
@@ -137,7 +138,12 @@ class WantedApp:
         return tuple(sorted(mine, key=lambda name: int(number_of(name) or 1)))
 
     def container_name(self, instance: str, spec: str) -> str:
-        return f"{self.naming.prefix}{self.name}-{instance.replace(NUMBERED, '-')}-{spec[:6]}"
+        """The name that a container should have: what its service says, or one that goes with its spec."""
+        fixed = self.services[instance].service.container_name
+        return self.naming.prefix + fixed if fixed else self.plain_name(instance, spec[:6])
+
+    def plain_name(self, instance: str, mark: str) -> str:
+        return f"{self.naming.prefix}{self.name}-{instance.replace(NUMBERED, '-')}-{mark}"
 
     def create(self, wanted: WantedService, image_id: str, shared: tuple[str, ...] = ()) -> Create:
         """The container to make for a service. `shared` are the ids of the containers whose namespaces it joins."""

@@ -226,6 +226,9 @@ class Service(Frozen):
     """-1: without limit."""
     blkio_weight: int | None = None
 
+    container_name: str | None = None
+    """Before the prefix of the device."""
+
     files: tuple[File, ...] = ()
     """Of `configs` and `secrets`, by target."""
 

@@ -16,6 +16,9 @@ APP_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 KEY_NAME = re.compile(r"[a-zA-Z0-9._-]+")
 _ENGINE_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 
+_SHORTEST_NAME = 2
+"""Of a container, as the engine takes it."""
+
 
 def engine_name(value: Json) -> str:
     """A name that an object can have on the engine."""
@@ -38,6 +41,12 @@ def image(value: Json) -> str:
     if len(reference) <= _LONGEST_REFERENCE and _REFERENCE.fullmatch(reference):
         return reference
     raise NotValid("not an image reference")
+
+
+def container_name(value: Json) -> str:
+    if len(engine_name(value)) < _SHORTEST_NAME:
+        raise NotValid(f"has at least {_SHORTEST_NAME} characters")
+    return str(value)
 
 
 def platform(value: Json) -> str:

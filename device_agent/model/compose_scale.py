@@ -27,6 +27,8 @@ def _check_shared(place: Place, fields: Mapping[str, Any], scale: int) -> None:
             " to choose from, or none",
             "ports",
         )
+    if fields.get("container_name"):
+        place.invalid(f"{scale} containers cannot share a name", "container_name")
     if fields.get("mac_address"):
         place.invalid(f"{scale} containers cannot share a fixed address", "mac_address")
     networks: Mapping[str, ServiceNetwork] = fields.get("networks", {})

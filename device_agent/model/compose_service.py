@@ -186,6 +186,7 @@ _SERVICE: Mapping[str, Reader] = {
     **pulling.PULLING,
     "image": by(forms.image),
     "platform": by(forms.platform),
+    "container_name": by(forms.container_name),
     "x-update": update,
     "x-state": by(units.one_of("running", "stopped")),
     "command": _command,
@@ -215,7 +216,7 @@ _SERVICE_IGNORED = {"attach": NO_USE, "develop": NO_USE}
 _SERVICE_REFUSED = {
     **dict.fromkeys(
         (
-            *("container_name", "cpu_count", "cpu_percent", "cpu_rt_period", "cpu_rt_runtime"),
+            *("cpu_count", "cpu_percent", "cpu_rt_period", "cpu_rt_runtime"),
             *("credential_spec", "isolation", "models", "post_start", "pre_stop", "provider"),
             "use_api_socket",
         ),

@@ -139,6 +139,7 @@ class Remove:
 class Rename:
     container: str
     id: str
+    """Or its name, where this plan creates it."""
     name: str
 
     def __str__(self) -> str:

@@ -73,6 +73,7 @@ def validate_apps(apps: Mapping[str, Json]) -> Parsed:
             found[name] = app
             cycles += _cycles(place, app.services)
     compose_pulling.one_platform(root, found)
+    _name_once(root, found)
     _refuse(notes, cycles)
     return Parsed(found, _sorted(notes.warnings))
 
@@ -136,7 +137,23 @@ def _with_update(place: Place, services: Mapping[str, Service], default: Update)
             where = ("services", name, "x-update") if own else ("x-update",)
             message = f"the old and the new of `{name}` run side by side, and its host ports are too few for both"
             place.invalid(f"start-first: {message}: publish a range of {2 * service.scale} ports, or none", *where)
+        if complete[name].update.strategy == "start-first" and service.container_name:
+            where = ("services", name, "x-update") if own else ("x-update",)
+            place.invalid(f"start-first: the old and the new of `{name}` cannot both have its `container_name`", *where)
     return complete
+
+
+def _name_once(root: Place, apps: Mapping[str, App]) -> None:
+    """The engine has one container of a name."""
+    taken: dict[str, str] = {}
+    for app in sorted(apps):
+        for key, service in sorted(apps[app].services.items()):
+            if service.container_name is None:
+                continue
+            first = taken.setdefault(service.container_name, f"{app}/{key}")
+            if first != f"{app}/{key}":
+                message = f"`{service.container_name}` is the name of {first} already"
+                root.at(app).invalid(message, "services", key, "container_name")
 
 
 def _keys(app: Mapping[str, Json], section: str) -> frozenset[str]:

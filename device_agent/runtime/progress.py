@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from device_agent.core.draft import about
 from device_agent.core.gate import Failed, Passed, Verdict
 from device_agent.core.intake import own_apps
 from device_agent.core.orders import outlived
@@ -84,7 +85,7 @@ class Progress:
             for step in plan.steps:
                 if not step.until and not _asked(wanted, step):
                     log.warning("drift", app=wanted.name, subject=step.subject, why=step.cause)
-                    self.agent.journal.tell(drift(wanted.name, step.subject, step.cause))
+                    self.agent.journal.tell(drift(wanted.name, about(step.subject), step.cause))
                     break
         if plan.steps or plan.blocked:
             self.agent.journal.tell_all(self.agent.rollout.begun(wanted.name))

@@ -166,7 +166,10 @@ def test_renaming(bench: Bench) -> None:
     made = bench.created(bench.step("old"))
     bench.created(bench.step("taken"))
 
-    assert failure(bench.engine.rename, made.id, bench.name("taken"))[0] == "name_in_use"
+    bench.foreign("stranger")
+
+    assert failure(bench.engine.rename, made.id, bench.name("taken")) == ("name_in_use", Kind.TEMPORARY)
+    assert failure(bench.engine.rename, made.id, bench.name("stranger")) == ("name_in_use", Kind.OUTSIDE)
     bench.engine.rename(made.id, bench.name("old"))
     bench.engine.rename(made.id, bench.name("new"))
 

@@ -75,16 +75,36 @@ def test_a_paused_container_must_be_told_and_left_to_who_paused_it(converged: De
     assert converged.identities() == before
 
 
-def test_a_renamed_container_must_run_on_and_be_told_by_its_new_name(converged: Device, client: Stranger) -> None:
-    before = converged.identities()
-    name = f"{converged.prefix}another-name"
-    converged.host.api.rename(before["web/api"][0], name)
+def test_a_renamed_container_must_run_on_and_get_its_name_back(converged: Device) -> None:
+    before, known = converged.identities(), len(converged.events("drift"))
+    name = converged.container("web/api")["Name"]
+    converged.host.api.rename(before["web/api"][0], f"{converged.prefix}another-name")
 
-    def told() -> str:
-        return str(client.retained(converged.up("state"))["apps"]["web"]["services"]["api"]["container"])
-
-    eventually(lambda: told() == name, REPAIRED_S, "the new name")
+    told = eventually(lambda: converged.events("drift")[known:], REPAIRED_S, "the event drift")
+    assert (told[0]["service"], told[0]["message"]) == ("api", "it was renamed")
+    eventually(lambda: converged.container("web/api")["Name"] == name, REPAIRED_S, "its name")
+    converged.converge()
     assert converged.identities() == before
+
+
+def test_a_container_must_keep_its_fixed_name_through_a_replacement(device: Device) -> None:
+    device.start()
+    device.publish({"web": app(api=service(container_name="one"))})
+    device.converge()
+    before = device.container("web/api")
+    assert before["Name"] == f"/{device.prefix}one"
+
+    device.publish({"web": app(api=service(2, container_name="one"))})
+    device.converge()
+
+    after = device.container("web/api")
+    assert after["Name"] == f"/{device.prefix}one"
+    assert after["Id"] != before["Id"]
+    device.publish({"web": app(api=service(2, container_name="two"))})
+    device.converge()
+    renamed = device.container("web/api")
+    assert (renamed["Name"], renamed["Id"]) == (f"/{device.prefix}two", after["Id"])
+    assert renamed["State"]["StartedAt"] == after["State"]["StartedAt"]
 
 
 def test_a_removed_network_must_come_back_with_its_users(converged: Device) -> None:

@@ -49,6 +49,7 @@ def _services(draw: st.DrawFn, earlier: tuple[str, ...], others: dict[str, Any])
     if draw(st.integers(0, 3)) == 0:
         keys["volumes"] = ["data:/data"]
     keys |= draw(st.sampled_from(({}, {}, {}, {"scale": 2}, {"scale": 3}, {"scale": 0})))
+    keys |= draw(_names(others)) if keys.get("scale", 1) == 1 else {}
     keys |= {} if job else draw(_joins(earlier, others))
     if "network_mode" not in keys:
         networks = draw(st.sampled_from(((), ("default",), ("default", "back"))))
@@ -70,6 +71,13 @@ def _joins(draw: st.DrawFn, earlier: tuple[str, ...], others: dict[str, Any]) ->
     modes = [f"service:{name}" for name in earlier if others[name]["image"] != JOB and others[name].get("scale") != 0]
     keys = [key for key in ("network_mode", "pid") if modes and draw(st.integers(0, 4)) == 0]
     return {key: draw(st.sampled_from(modes)) for key in keys}
+
+
+@st.composite
+def _names(draw: st.DrawFn, others: dict[str, Any]) -> Any:
+    taken = {other.get("container_name") for other in others.values()}
+    name = draw(st.sampled_from((None, None, "one", "two")))
+    return {"container_name": name} if name and name not in taken else {}
 
 
 def _conditions(other: Any) -> st.SearchStrategy[str]:
@@ -161,7 +169,7 @@ def _place(scene: Scene, of: WantedApp, name: str, draw: st.DrawFn) -> None:
             world.add_volume(of.volumes[key].name, of.volumes[key].create.labels)
     had = dict(world.images)
     world.images[made.image] = image_id
-    while world.find(create.name):
+    while world.find(create.name) or draw(st.integers(0, 9)) == 0:
         create = replace(create, name=create.name + "x")
     container = world.add(create)
     world.images = had
@@ -208,6 +216,8 @@ def shortcomings(of: WantedApp, world: World) -> list[str]:
         if len(theirs) != 1:
             found.append(f"{name} has {len(theirs)} containers")
         found += [f"{name}: {what}" for c in theirs for what in _wrong_with(c, made, mine, world)]
+        should = {of.container_name(name, c.labels["device-agent.spec"]) for c in theirs}
+        found += [f"{name}: it is called {c.name}" for c in theirs if c.name not in should]
     mounted = {of.volumes[key].name for made in of.services.values() for key in made.volumes}
     return [
         *found,
@@ -232,7 +242,8 @@ def _wrong_networks(of: WantedApp, world: World) -> Iterator[str]:
 
 def _wrong_with(container: SimContainer, made: WantedService, mine: list[SimContainer], world: World) -> Iterator[str]:
     was = container.made.service
-    if was != made.service.model_copy(update={"depends_on": was.depends_on, "scale": was.scale}):
+    changes = {"depends_on": was.depends_on, "scale": was.scale, "container_name": was.container_name}
+    if was != made.service.model_copy(update=changes):
         yield "made from another definition"
     if container.status is Status.RUNNING:
         if container.health not in (None, Health.HEALTHY):

@@ -149,6 +149,10 @@ def test_what_could_run_again_is_removed_only_when_its_replacement_is_good(scene
         assert any((c.status is Status.RUNNING and c.health in (None, Health.HEALTHY)) or c.completed for c in others)
 
 
+def _done(container: Container) -> bool:
+    return container.one_shot and container.completed
+
+
 def _could_run(container: Container, scene: Scene) -> bool:
     """It ran before, and stands on nothing that may be missing."""
     made = scene.world.containers[container.id].made
@@ -161,7 +165,7 @@ def test_while_a_service_cannot_be_brought_up_what_it_replaces_runs(scene):
     rows = {
         ("web", name): Attempt("web", name, match.spec, 1, "bad", "bad", NOW + timedelta(minutes=1))
         for name, match in match_services(scene.wanted, observed).items()
-        if match.spec and not (match.winner and match.winner.up)
+        if match.spec and not (match.winner and (match.winner.up or _done(match.winner)))
     }
     others = [c for c in observed.containers if ("web", c.service) in rows and c.spec != rows["web", c.service].spec]
     owed = {c.service for c in others if not c.one_shot and (c.up or _could_run(c, scene))}

@@ -52,6 +52,29 @@ def test_a_declared_default_network_is_kept() -> None:
     assert app.networks["default"].internal
 
 
+def test_one_name_is_of_one_container_and_the_engine_must_take_it() -> None:
+    assert parse({"services": {"a": {**ANY, "container_name": "one"}}}).services["a"].container_name == "one"
+    named = {"services": {"a": {**ANY, "container_name": "one"}}}
+    refusal = refuse({"web": {"services": {**named["services"], "b": named["services"]["a"]}}, "shop": named})
+    assert {problem.pointer: problem.message for problem in refusal.problems} == {
+        "/apps/web/services/a/container_name": "`one` is the name of shop/a already",
+        "/apps/web/services/b/container_name": "`one` is the name of shop/a already",
+    }
+    for name in ("-one", "a/b", "o", "", 7):
+        assert pointers(refuse({"web": {"services": {"a": {**ANY, "container_name": name}}}})) == [
+            "/apps/web/services/a/container_name"
+        ]
+
+
+def test_two_containers_cannot_have_one_name() -> None:
+    beside = {**ANY, "x-update": {"strategy": "start-first"}, "container_name": "one"}
+    (problem,) = refuse({"web": {"services": {"a": beside}}}).problems
+    assert problem.pointer == "/apps/web/services/a/x-update"
+    assert "container_name" in problem.message
+    scaled = {**ANY, "scale": 2, "container_name": "one"}
+    assert pointers(refuse({"web": {"services": {"a": scaled}}})) == ["/apps/web/services/a/container_name"]
+
+
 def test_who_shares_a_network_depends_on_its_owner() -> None:
     assert parse({"services": {"a": {**ANY, "network_mode": "service:b"}, "b": ANY}}).services["a"].depends_on == {
         "b": Dependency()

@@ -402,7 +402,6 @@ def test_a_variable_where_it_makes_a_value_wrong_gets_a_hint(key: str, value: Js
         ("build", ".", "", "build on the device is not supported: publish an image"),
         ("pull_policy", "build", "", "build on the device is not supported: publish an image"),
         *((key, "x", "", HINT) for key in ("env_file", "label_file", "extends", "profiles")),
-        ("container_name", None, "", "not supported by this version"),
         ("imag", "x", "", "not a key that Compose has here"),
         ("deploy", {"sclae": 2}, "/sclae", "not a key"),
         ("networks", {"front": {"gw_priority": 1}}, "/front/gw_priority", "not supported"),

@@ -54,8 +54,8 @@ def test_scaling_up_touches_none_of_those_there_are():
 
 def test_scaling_down_removes_the_highest_numbers():
     gone = "it is no longer in the target"
-    up = world(THREE, *(running(THREE, name, name=name) for name in THREE.services))
-    assert printed(plan(scaled(2), up)) == f"stop api#3: {gone}\nremove api#3: {gone}"
+    up = world(THREE, *(running(THREE, name) for name in THREE.services))
+    assert printed(plan(scaled(2), up)) == f"stop web-api-3-*: {gone}\nremove web-api-3-*: {gone}"
     assert printed(plan(scaled(0), up)).count("remove") == 3
 
 

@@ -23,6 +23,7 @@ from tests.builders import (
 
 WEB = wanted(app(api=service()))
 NEW = wanted(app(api=service("api:2")))
+ASIS = running(WEB, "api")
 OLD = running(WEB, "api", name="old")
 
 
@@ -77,7 +78,7 @@ def test_a_container_name_carries_the_prefix_of_the_device():
 @pytest.mark.parametrize(
     "container",
     [
-        OLD,
+        ASIS,
         running(WEB, "api", health=Health.HEALTHY),
         running(WEB, "api", health=Health.STARTING),
         running(WEB, "api", health=Health.UNHEALTHY),
@@ -92,16 +93,16 @@ def test_what_runs_as_wanted_is_left_alone(container):
 
 def test_another_release_or_revision_alone_recreates_nothing():
     later = wanted(app(api=service()), release="2026.12", revision=9)
-    assert printed(plan(later, world(later, OLD))) == ""
+    assert printed(plan(later, world(later, ASIS))) == ""
 
 
 def test_a_container_whose_image_lost_its_tag_is_left_alone():
-    assert printed(plan(WEB, world(WEB, OLD, absent=("api:1",)))) == ""
+    assert printed(plan(WEB, world(WEB, ASIS, absent=("api:1",)))) == ""
 
 
 def test_what_a_container_does_not_depend_on_recreates_nothing():
     more = wanted(app({"volumes": {"unused": {}}}, api=service()))
-    assert printed(plan(more, world(more, OLD))) == ""
+    assert printed(plan(more, world(more, ASIS))) == ""
 
 
 # Replacement.
@@ -125,11 +126,11 @@ def test_a_tag_that_moved_replaces_the_container():
 
 
 def test_the_old_one_is_not_removed_before_the_new_one_is_good():
-    new = running(NEW, "api", name="new", id="n", health=Health.STARTING)
+    new = running(NEW, "api", id="n", health=Health.STARTING)
     stopped = exited(WEB, "api", name="old")
-    assert printed(plan(NEW, world(NEW, stopped, new))) == "remove old: replaced by new [once api is good]"
-    good = running(NEW, "api", name="new", id="n", health=Health.HEALTHY)
-    assert printed(plan(NEW, world(NEW, stopped, good))) == "remove old: replaced by new"
+    assert printed(plan(NEW, world(NEW, stopped, new))) == "remove old: replaced by web-api-* [once api is good]"
+    good = running(NEW, "api", id="n", health=Health.HEALTHY)
+    assert printed(plan(NEW, world(NEW, stopped, good))) == "remove old: replaced by web-api-*"
 
 
 def test_a_replacement_that_was_interrupted_goes_on():
@@ -231,8 +232,11 @@ def test_one_that_is_being_removed_does_not_count():
 @pytest.mark.parametrize(
     ("other", "text"),
     [
-        (running(WEB, "api", name="double", id="z"), "stop double: replaced by old\nremove double: replaced by old"),
-        (exited(WEB, "api", name="double", id="z"), "remove double: replaced by old"),
+        (
+            running(WEB, "api", name="double", id="z"),
+            "stop double: replaced by web-api-*\nremove double: replaced by web-api-*",
+        ),
+        (exited(WEB, "api", name="double", id="z"), "remove double: replaced by web-api-*"),
         (
             running(WEB, "api", name="double", id="z", status=Status.CREATED),
             "remove double: it was never started and is no longer wanted",
@@ -242,13 +246,13 @@ def test_one_that_is_being_removed_does_not_count():
     ids=["running", "exited", "created", "dead"],
 )
 def test_of_two_containers_the_one_that_runs_stays(other, text):
-    assert printed(plan(WEB, world(WEB, OLD, other))) == text
-    assert printed(plan(WEB, world(WEB, other, OLD))) == text
+    assert printed(plan(WEB, world(WEB, ASIS, other))) == text
+    assert printed(plan(WEB, world(WEB, other, ASIS))) == text
 
 
 def test_of_two_that_run_the_one_started_last_stays():
     older = running(WEB, "api", name="older", id="a", started_at="2026-01-01T00:00:00Z")
-    assert printed(plan(WEB, world(WEB, older, OLD))).startswith("stop older")
+    assert printed(plan(WEB, world(WEB, older, ASIS))).startswith("stop older")
 
 
 def test_a_dead_one_is_removed_before_another_takes_its_name():
@@ -269,16 +273,16 @@ def test_a_container_that_never_ran_is_no_fallback():
 
 
 BOTH = wanted(app(api=service(depends_on=["db"]), db=service("db:1")))
-API, DB = running(BOTH, "api", name="api"), running(BOTH, "db", name="db")
+API, DB = running(BOTH, "api"), running(BOTH, "db")
 
 
 def test_a_service_that_left_the_target_goes_once_all_images_are_there():
     gone = "it is no longer in the target"
     alone = wanted(app(db=service("db:1")))
-    assert printed(plan(alone, world(alone, API, DB))) == f"stop api: {gone}\nremove api: {gone}"
+    assert printed(plan(alone, world(alone, API, DB))) == f"stop web-api-*: {gone}\nremove web-api-*: {gone}"
     newer = wanted(app(db=service("db:2")))
     made = plan(newer, world(newer, API, DB, absent=("db:2",)))
-    assert waits_for(made, "stop api") == {"pull docker.io/library/db:2"}
+    assert waits_for(made, "stop web-api-*") == {"pull docker.io/library/db:2"}
 
 
 def test_a_removed_app_goes_dependents_first():
@@ -286,13 +290,13 @@ def test_a_removed_app_goes_dependents_first():
     older = exited(BOTH, "db", name="older", id="o")
     made = removal("web", world(BOTH, DB, API, older))
     assert printed(made).splitlines() == [
-        f"stop api: {gone}",
-        f"remove api: {gone}",
-        f"stop db: {gone}",
-        f"remove db: {gone}",
+        f"stop web-api-*: {gone}",
+        f"remove web-api-*: {gone}",
+        f"stop web-db-*: {gone}",
+        f"remove web-db-*: {gone}",
         f"remove older: {gone}",
     ]
-    assert waits_for(made, "stop db") == {"stop api"}
+    assert waits_for(made, "stop web-db-*") == {"stop web-api-*"}
 
 
 def test_the_containers_of_other_apps_are_not_of_a_removal():

@@ -10,7 +10,7 @@ from device_agent.model.steps import Plan
 from tests.builders import app, attempts, exited, images, plan, printed, running, service, waits_for, wanted, world
 
 BOTH = wanted(app(api=service(depends_on=["db"]), db=service("db:1")))
-API, DB = running(BOTH, "api", name="api"), running(BOTH, "db", name="db")
+API, DB = running(BOTH, "api"), running(BOTH, "db")
 UP = world(BOTH, API, DB)
 KEPT = wanted(app(api=service(**{"x-state": "stopped"})))
 
@@ -31,16 +31,16 @@ def test_a_stopped_service_that_is_there_and_does_not_run_needs_nothing():
 
 
 def test_a_stopped_service_that_runs_is_stopped():
-    there = world(KEPT, running(KEPT, "api", name="api"))
-    assert printed(plan(KEPT, there)) == "stop api: it is kept stopped by the target"
+    there = world(KEPT, running(KEPT, "api"))
+    assert printed(plan(KEPT, there)) == "stop web-api-*: it is kept stopped by the target"
     assert not settled(KEPT, there, Plan("web"))
 
 
 def test_being_kept_stopped_is_no_matter_of_the_container():
     plain = wanted(app(api=service()))
     assert running(KEPT, "api").spec == running(plain, "api").spec
-    created = running(plain, "api", name="api", status=Status.CREATED)
-    assert printed(plan(plain, world(plain, created))) == "start api: it was created and never started"
+    created = running(plain, "api", status=Status.CREATED)
+    assert printed(plan(plain, world(plain, created))) == "start web-api-*: it was created and never started"
 
 
 def test_what_a_stopped_service_replaces_is_stopped_once_its_image_is_there():
@@ -59,16 +59,16 @@ def test_what_a_stopped_service_replaces_is_stopped_once_its_image_is_there():
 def test_an_operators_stop_goes_dependents_first():
     made = plan(ordered(STOP, "api", "db"), UP)
     assert printed(made).splitlines() == [
-        "stop api: it is kept stopped by an operator",
-        "stop db: it is kept stopped by an operator",
+        "stop web-api-*: it is kept stopped by an operator",
+        "stop web-db-*: it is kept stopped by an operator",
     ]
-    assert waits_for(made, "stop db") == {"stop api"}
+    assert waits_for(made, "stop web-db-*") == {"stop web-api-*"}
 
 
 def test_who_needs_a_stopped_service_waits_and_says_for_what():
     down = world(BOTH, replace(API, status=Status.EXITED, exit_code=1), replace(DB, status=Status.EXITED, exit_code=0))
     assert printed(plan(ordered(STOP, "db"), down)) == (
-        "start api: it exited with 1 [once db runs (it is kept stopped by an operator)]"
+        "start web-api-*: it exited with 1 [once db runs (it is kept stopped by an operator)]"
     )
 
 
@@ -77,8 +77,8 @@ def test_who_does_not_require_a_stopped_service_starts_without_it():
         app(api=service(depends_on={"db": {"condition": "service_started", "required": False}}), db=service("db:1"))
     )
     stopped = with_orders(loose, orders_for(STOP, loose, "db", UP))
-    down = world(loose, exited(loose, "api", name="api"), exited(loose, "db"))
-    assert printed(plan(stopped, down)) == "start api: it exited with 1"
+    down = world(loose, exited(loose, "api"), exited(loose, "db"))
+    assert printed(plan(stopped, down)) == "start web-api-*: it exited with 1"
 
 
 def test_a_stop_is_of_one_definition():
@@ -93,9 +93,9 @@ def test_a_stop_is_of_one_definition():
 
 def test_an_order_is_for_all_containers_of_a_service():
     three = wanted(app(api=service(scale=3)))
-    up = world(three, *(running(three, name, id=name, name=name) for name in three.services))
+    up = world(three, *(running(three, name, id=name) for name in three.services))
     stopped = with_orders(three, orders_for(STOP, three, "api", up))
-    assert {step.id for step in plan(stopped, up).steps} == {"stop api", "stop api#2", "stop api#3"}
+    assert {step.subject for step in plan(stopped, up).steps} == {"api", "api#2", "api#3"}
     anew = with_orders(three, orders_for(RESTART, three, "api", up))
     assert sum(step.id.startswith("start") for step in plan(anew, up).steps) == 3
 
@@ -104,20 +104,20 @@ def test_a_restart_stops_dependents_first_and_starts_them_last():
     made = plan(ordered(RESTART, "api", "db"), UP)
     why = "an operator wants it restarted"
     assert printed(made).splitlines() == [
-        f"stop api: {why}",
-        f"stop db: {why}",
-        f"start db: {why}",
-        f"start api: {why}",
+        f"stop web-api-*: {why}",
+        f"stop web-db-*: {why}",
+        f"start web-db-*: {why}",
+        f"start web-api-*: {why}",
     ]
-    assert waits_for(made, "stop db") == {"stop api"}
-    assert waits_for(made, "start api") == {"stop api", "stop db", "start db"}
+    assert waits_for(made, "stop web-db-*") == {"stop web-api-*"}
+    assert waits_for(made, "start web-api-*") == {"stop web-api-*", "stop web-db-*", "start web-db-*"}
     assert all(step.commits for step in made.steps if step.id.startswith("start"))
 
 
 def test_a_restart_that_was_cut_off_is_finished_and_is_no_failure():
     asked = ordered(RESTART, "api")
     (start,) = plan(asked, world(BOTH, replace(API, status=Status.EXITED, exit_code=143), DB)).steps
-    assert (str(start), start.again) == ("start api: an operator wants it started", False)
+    assert (start.subject, start.cause, start.again) == ("api", "an operator wants it started", False)
 
 
 def test_what_was_started_anew_is_left_in_peace():

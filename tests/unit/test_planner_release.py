@@ -78,7 +78,7 @@ def test_a_dependency_that_is_not_required_and_cannot_be_made_is_not_waited_for(
 
 def test_a_running_service_is_left_alone_when_its_dependency_turns_bad():
     of = depending("service_healthy")
-    db = running(of, "db", name="db", health=Health.UNHEALTHY)
+    db = running(of, "db", health=Health.UNHEALTHY)
     assert printed(plan(of, world(of, running(of, "api"), db))) == ""
 
 
@@ -163,7 +163,7 @@ def test_the_unchanged_service_is_repaired_although_another_image_is_missing():
 
 
 SHARING = wanted(app(vpn=service("vpn:1"), api=service(network_mode="service:vpn")))
-VPN = running(SHARING, "vpn", name="vpn")
+VPN = running(SHARING, "vpn")
 
 
 def test_one_that_shares_a_network_waits_for_the_other_container():
@@ -180,7 +180,7 @@ def test_one_that_shares_a_network_is_made_into_the_other_container():
 
 
 def test_one_that_shares_a_network_follows_the_other_container():
-    other = running(SHARING, "vpn", name="vpn", id="vpn-2")
+    other = running(SHARING, "vpn", id="vpn-2")
     mine = running(SHARING, "api", VPN.id, name="api1")
     assert printed(plan(SHARING, world(SHARING, other, mine))).splitlines()[:2] == [
         "create web-api-*: its definition changed",
@@ -189,15 +189,15 @@ def test_one_that_shares_a_network_follows_the_other_container():
 
 
 def test_one_that_shares_a_network_is_started_again_when_the_other_was():
-    mine = running(SHARING, "api", VPN.id, name="api1", started_at="2026-11-22T10:00:01.5Z")
+    mine = running(SHARING, "api", VPN.id, started_at="2026-11-22T10:00:01.5Z")
     for later in ("2026-11-22T10:00:02Z", "2026-11-22T10:00:01.51Z", "2026-11-22T10:00:01.500000001Z"):
         vpn = replace(VPN, started_at=later)
         assert printed(plan(SHARING, world(SHARING, vpn, mine))).splitlines() == [
-            "stop api1: vpn, whose network it shares, was started after it",
-            "start api1: vpn, whose network it shares, was started after it",
+            "stop web-api-*: vpn, whose network it shares, was started after it",
+            "start web-api-*: vpn, whose network it shares, was started after it",
         ]
         away = replace(vpn, status=Status.RESTARTING)
-        assert "api1" not in printed(plan(SHARING, world(SHARING, away, mine)))
+        assert "web-api" not in printed(plan(SHARING, world(SHARING, away, mine)))
     for earlier in ("2026-11-22T10:00:01Z", "2026-11-22T10:00:01.49Z", "2026-11-22T10:00:01.500Z"):
         assert printed(plan(SHARING, world(SHARING, replace(VPN, started_at=earlier), mine))) == ""
 
@@ -224,14 +224,16 @@ def test_each_namespace_is_that_of_its_own_container():
 
 
 def test_one_that_shares_processes_waits_for_and_follows_the_other_container():
-    vpn, db = running(BOTH, "vpn", name="vpn"), running(BOTH, "db", name="db")
+    vpn, db = running(BOTH, "vpn"), running(BOTH, "db")
     whose = "db, whose processes and shared memory it shares"
     assert f"create web-api-new: it does not exist [once {whose}, has its container]" in printed(
         plan(BOTH, world(BOTH, vpn))
     )
-    mine = running(BOTH, "api", db.id, vpn.id, name="api1")
+    mine = running(BOTH, "api", db.id, vpn.id)
     later = replace(db, started_at="2026-11-22T10:00:02Z")
-    assert printed(plan(BOTH, world(BOTH, vpn, later, mine))).startswith(f"stop api1: {whose}, was started after it")
+    assert printed(plan(BOTH, world(BOTH, vpn, later, mine))).startswith(
+        f"stop web-api-*: {whose}, was started after it"
+    )
     other = replace(db, id="db-2")
     assert printed(plan(BOTH, world(BOTH, vpn, other, mine))).startswith("create web-api-*: its definition changed")
 

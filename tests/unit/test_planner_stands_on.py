@@ -25,7 +25,7 @@ from tests.builders import (
 
 ON = wanted(app(api=service(networks=["default"])))
 OFF = wanted(app(api=service()))
-API = running(ON, "api", name="api")
+API = running(ON, "api")
 LOST = "it is not on network web_default"
 
 # Networks.
@@ -50,50 +50,50 @@ def test_a_container_is_connected_to_its_further_networks_before_it_starts():
 
 
 def test_a_container_that_lost_its_network_is_put_back():
-    assert printed(plan(ON, world(ON, replace(API, networks={})))) == f"connect api to web_default: {LOST}"
+    assert printed(plan(ON, world(ON, replace(API, networks={})))) == f"connect web-api-* to web_default: {LOST}"
 
 
 def test_a_network_that_was_removed_is_made_again_and_its_users_moved_over():
     made = plan(ON, world(ON, API, networks=()))
     assert printed(made) == (
         "create network web_default: it does not exist\n"
-        f"disconnect api from web_default: {LOST}\n"
-        f"connect api to web_default: {LOST}"
+        f"disconnect web-api-* from web_default: {LOST}\n"
+        f"connect web-api-* to web_default: {LOST}"
     )
-    assert waits_for(made, "connect api to web_default") == {
+    assert waits_for(made, "connect web-api-* to web_default") == {
         "create network web_default",
-        "disconnect api from web_default",
+        "disconnect web-api-* from web_default",
     }
 
 
 def test_what_ended_is_put_back_on_its_network_before_it_starts():
-    made = plan(ON, world(ON, exited(ON, "api", name="api", networks={"web_default": "gone"})))
-    assert "connect api to web_default" in waits_for(made, "start api")
+    made = plan(ON, world(ON, exited(ON, "api", networks={"web_default": "gone"})))
+    assert "connect web-api-* to web_default" in waits_for(made, "start web-api-*")
 
 
 BEFORE = wanted(app(api=service(networks=["default"]), db=service("db:1", networks=["default"])))
 INTERNAL = {"networks": {"default": {"internal": True}}}
 AFTER = wanted(app(INTERNAL, api=service(networks=["default"]), db=service("db:1", networks=["default"])))
-USERS = (running(BEFORE, "api", name="api"), running(BEFORE, "db", name="db"))
+USERS = (running(BEFORE, "api"), running(BEFORE, "db"))
 CHANGED = "the definition of network web_default changed"
 
 
 def test_a_changed_network_is_replaced_with_its_users_stopped_and_started_again():
     made = plan(AFTER, world(AFTER, *USERS, networks=(network(BEFORE),)))
     assert {line.rpartition(": ")[2] for line in printed(made).splitlines()} == {CHANGED}
-    gone = {f"{what} {who}" for who in ("api", "db") for what in ("stop",)} | {
-        "disconnect api from web_default",
-        "disconnect db from web_default",
+    gone = {f"{what} web-{who}-*" for who in ("api", "db") for what in ("stop",)} | {
+        "disconnect web-api-* from web_default",
+        "disconnect web-db-* from web_default",
     }
     assert waits_for(made, "remove network web_default") == gone
-    moved = {"remove network web_default", "create network web_default", "connect api to web_default"}
-    assert waits_for(made, "start api") == gone | moved
-    assert [step.id for step in made.steps if step.commits and step.id.startswith("start")] == ["start api", "start db"]
+    moved = {"remove network web_default", "create network web_default", "connect web-api-* to web_default"}
+    assert waits_for(made, "start web-api-*") == gone | moved
+    assert [step.subject for step in made.steps if step.commits and step.id.startswith("start")] == ["api", "db"]
 
 
 def test_a_network_is_not_replaced_before_all_images_are_there():
     made = plan(AFTER, world(AFTER, USERS[0], networks=(network(BEFORE),), images=images("api:1")))
-    assert waits_for(made, "stop api") == {"pull docker.io/library/db:1"}
+    assert waits_for(made, "stop web-api-*") == {"pull docker.io/library/db:1"}
 
 
 def test_one_that_could_not_be_replaced_is_used_as_it_is_until_the_next_try():
@@ -106,10 +106,10 @@ def test_one_that_could_not_be_replaced_is_used_as_it_is_until_the_next_try():
 
 def test_what_is_to_be_replaced_is_moved_over_too_and_not_started():
     both = wanted(app(INTERNAL, api=service("api:2", networks=["default"]), db=service("db:1", networks=["default"])))
-    made = plan(both, world(both, *USERS, networks=(network(BEFORE),)))
-    assert waits_for(made, "connect api to web_default") >= {"create network web_default", "stop api"}
-    assert "start api:" not in printed(made)
-    assert {"stop api", "create network web_default"} <= waits_for(made, "start web-api-*")
+    made = plan(both, world(both, running(BEFORE, "api", name="old"), USERS[1], networks=(network(BEFORE),)))
+    assert waits_for(made, "connect old to web_default") >= {"create network web_default", "stop old"}
+    assert "start old" not in printed(made)
+    assert {"stop old", "create network web_default"} <= waits_for(made, "start web-api-*")
 
 
 def test_a_swap_of_ports_on_a_changed_network_does_not_wait_for_itself():
@@ -119,10 +119,12 @@ def test_a_swap_of_ports_on_a_changed_network_does_not_wait_for_itself():
         )
 
     before, after = of({}, ["80:80"], ["81:80"]), of(INTERNAL, ["81:80"], ["80:80"])
-    users = (running(before, "api", name="api"), running(before, "zed", name="zed"))
+    users = (running(before, "api"), running(before, "zed"))
     made = plan(after, world(after, *users, networks=(network(before),)))
-    assert {"stop api", "stop zed"} <= waits_for(made, "start web-api-*") & waits_for(made, "start web-zed-*")
-    assert waits_for(made, "stop api") == set()
+    assert {"stop web-api-*", "stop web-zed-*"} <= waits_for(made, "start web-api-*") & waits_for(
+        made, "start web-zed-*"
+    )
+    assert waits_for(made, "stop web-api-*") == set()
 
 
 def test_an_unused_network_goes():
@@ -137,7 +139,7 @@ def test_a_network_stays_while_a_container_is_on_it():
 
 def test_the_networks_of_a_removed_app_go_after_its_containers():
     made = removal("web", world(ON, API))
-    assert waits_for(made, "remove network web_default") == {"stop api", "remove api"}
+    assert waits_for(made, "remove network web_default") == {"stop web-api-*", "remove web-api-*"}
 
 
 EXTERNAL = wanted(app({"networks": {"lan": {"external": True}}}, api=service(networks=["lan"])))

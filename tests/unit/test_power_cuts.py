@@ -48,6 +48,14 @@ CHANGES = {
         {"web": app(api=service(ports=["80:80"]), db=service("db:1", ports=["81:81"]), kept=KEPT)},
         {"web": app(api=service(ports=["81:80"]), db=service("db:1", ports=["80:81"]), kept=KEPT)},
     ),
+    "fixed name": Change(
+        {"web": app(api=service(container_name="one", healthcheck=CHECK), kept=KEPT)},
+        {"web": app(api=service("api:2", container_name="one", healthcheck=CHECK), kept=KEPT)},
+    ),
+    "names swapped": Change(
+        {"web": app(api=service(container_name="one"), db=service("db:1", container_name="two"), kept=KEPT)},
+        {"web": app(api=service("api:2", container_name="two"), db=service("db:1", container_name="one"), kept=KEPT)},
+    ),
     "removal": Change(
         {"web": app(kept=KEPT), "gone": app(api=service(networks=["default"], depends_on=["db"]), db=service("db:1"))},
         {"web": app(kept=KEPT)},

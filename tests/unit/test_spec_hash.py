@@ -130,6 +130,10 @@ def test_the_platform_counts_by_the_image():
     assert spec(FULL | {"platform": "linux/arm64"}) == spec(FULL)
 
 
+def test_a_name_changes_nothing():
+    assert spec(FULL | {"container_name": "one"}) == spec(FULL)
+
+
 def test_the_container_whose_network_is_shared_counts():
     of = wanted(app(vpn=service(), api=service(network_mode="service:vpn"))).services["api"]
     assert of.spec(ID, "one") != of.spec(ID, "two")
