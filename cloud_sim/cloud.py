@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
+from cloud_sim.asking import Asked
 from cloud_sim.clock import monotonic, now
 from cloud_sim.collector import Collector
 from cloud_sim.connection import Broker, Misconfigured
@@ -23,6 +24,7 @@ from device_agent.model.canonical import digest
 from device_agent.model.errors import Refused
 from device_agent.model.target import DEVICE, FLEET, Json, Target, Version
 from device_agent.wire import dsse, payload
+from device_agent.wire.commands import LOGS, RUNNING, Answer
 from device_agent.wire.target import SCHEMA, open_target, read_target
 from device_agent.wire.topics import DEFAULT_ROOT, FleetTopics
 
@@ -170,23 +172,10 @@ class Cloud:
         with self._collector.changed, self._database.transaction():
             last = self.last(device)
             version = self.next_version(device)
-            body: dict[str, Json] = {
-                "schema": SCHEMA,
-                "scope": {"fleet": self.fleet, "device": device},
-                "epoch": version.epoch,
-                "revision": version.revision,
-                "release": release,
-                "issued_at": now().isoformat(timespec="seconds").replace("+00:00", "Z"),
-                "expires_at": expires_at,
-                "apps": dict(apps),
-                **({"allow_empty": True} if allow_empty else {}),
-                **(more or {}),
-            }
+            body = self._body(apps, device, version, release, expires_at, allow_empty=allow_empty, more=more or {})
             changes = diff(last.apps if last else {}, apps)
             published = Published(device, version, digest(body), release, changes, self._database.last_entry())
-            raw = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
-            if self._keys:
-                raw = dsse.seal(raw, self._keys)
+            raw = self._signed(body)
             if len(raw) > COMPRESSED_FROM_BYTES:
                 raw = gzip.compress(raw)
             # What cannot be read back as a target is refused here, before anything remembers it.
@@ -194,6 +183,80 @@ class Cloud:
             self._database.own(device, raw)
         self._collector.connection.publish(topic, raw, wait_s=PUBACK_S)
         return published
+
+    def draft(
+        self,
+        apps: Mapping[str, Json],
+        *,
+        device: str | None = None,
+        release: str | None = None,
+        expires_at: str | None = None,
+        allow_empty: bool = False,
+        more: Mapping[str, Json] | None = None,
+    ) -> Json:
+        """What `publish` would publish now: the target, or its envelope. Raises `Refused` for what is no target."""
+        version = self.next_version(device)
+        body = self._body(apps, device, version, release, expires_at, allow_empty=allow_empty, more=more or {})
+        raw = self._signed(body)
+        read_target(raw)
+        return payload.read(raw)
+
+    def _body(
+        self,
+        apps: Mapping[str, Json],
+        device: str | None,
+        version: Version,
+        release: str | None,
+        expires_at: str | None,
+        *,
+        allow_empty: bool,
+        more: Mapping[str, Json],
+    ) -> dict[str, Json]:
+        return {
+            "schema": SCHEMA,
+            "scope": {"fleet": self.fleet, "device": device},
+            "epoch": version.epoch,
+            "revision": version.revision,
+            "release": release,
+            "issued_at": now().isoformat(timespec="seconds").replace("+00:00", "Z"),
+            "expires_at": expires_at,
+            "apps": dict(apps),
+            **({"allow_empty": True} if allow_empty else {}),
+            **more,
+        }
+
+    def ask(
+        self, verb: str, args: Mapping[str, Json] | None = None, *, device: str | None = None, expires_s: float = 60.0
+    ) -> Asked:
+        """Send a command to a device, or to the whole fleet. Its answers are collected until it is closed.
+
+        `expires_s`: not carried out later. Of a log that is followed the lines come too, see `Asked.wait`.
+        Raises `Misconfigured` for what can be no device, `Denied`, `Unreachable`.
+        """
+        args = args or {}
+        listen = None
+        try:
+            topic = self._topics.of(device).command(verb) if device else self._topics.broadcast(verb)
+            if device and verb == LOGS and args.get("follow_s"):
+                listen = self._topics.of(device).log(str(args.get("app")), str(args.get("service")))
+        except ValueError as error:
+            raise Misconfigured(str(error)) from error
+        self._collector.await_learned(self._connect_timeout_s)
+        return Asked.send(self._collector, topic, args, expires_s=expires_s, listen=listen)
+
+    def command(
+        self, verb: str, args: Mapping[str, Json] | None = None, *, device: str, timeout: float = 10.0
+    ) -> Answer:
+        """Send a command to a device, and wait for its answer. Raises `TimeoutError` when there is none in time."""
+        with self.ask(verb, args, device=device, expires_s=timeout) as asked:
+            answer = asked.wait([device], timeout).get(device)
+        if answer is None or answer.status == RUNNING:
+            raise TimeoutError(f"{device} has not answered {verb} in {timeout:g} s")
+        return answer
+
+    def _signed(self, body: Mapping[str, Json]) -> bytes:
+        raw = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+        return dsse.seal(raw, self._keys) if self._keys else raw
 
     def again(self, target: Target) -> Published:
         """The newest target as if it had been published just now: to follow what becomes of it."""

@@ -5,6 +5,7 @@ alone changes things too (a lost device becomes an offline one).
 """
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from functools import lru_cache
 from queue import Empty
@@ -17,15 +18,19 @@ from cloud_sim.hearing import Hearing
 from cloud_sim.numbering import next_version
 from device_agent.model.errors import Refused
 from device_agent.model.target import Target, Version
+from device_agent.wire.commands import Answer, decode_answer
 from device_agent.wire.dsse import TrustedKeys
+from device_agent.wire.log import LogMessage, decode_log
 from device_agent.wire.target import read_target
-from device_agent.wire.topics import FleetTopics
+from device_agent.wire.topics import LOG, RESPONSE, FleetTopics
 
 SETTLE_S = 0.1
 """How long it must be quiet after the marker: some brokers send what is retained from another thread."""
 LEARN_AT_MOST_S = 3.0
 """A broker that does not let the marker through is taken to have sent everything by then."""
 TICK_S = 1.0
+MOST_LOGS = 1000
+"""Messages with log lines that wait to be looked at; the oldest go."""
 BATCH = 500
 """Messages in one transaction."""
 
@@ -55,9 +60,16 @@ class Collector:
         self._database = database
         self._tell = tell
         self._trusted = trusted
-        self._marker = topics.reply(client_id)
+        self.reply_to = topics.reply(client_id)
+        """Where devices answer commands. What this cloud sends there itself is its marker."""
+        self.answers: dict[str, dict[str, Answer]] = {}
+        """By the ids of commands that are under way, and by device: the newest answer."""
+        self.logs: deque[LogMessage] = deque(maxlen=MOST_LOGS)
+        """What devices have sent of logs that are listened to, in the order in which it came."""
         subscriptions = (*topics.targets, *topics.subscriptions())
-        self.connection = Connection(broker, client_id, subscriptions=subscriptions, marker=self._marker)
+        if broker.version != "5":
+            subscriptions += topics.subscriptions(RESPONSE)
+        self.connection = Connection(broker, client_id, subscriptions=subscriptions, marker=self.reply_to)
         self._retained: dict[str | None, Target] = {}
         self._learned = False
         self._connected_at: float | None = None
@@ -65,6 +77,10 @@ class Collector:
         self._failure: Exception | None = None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="cloud-collector", daemon=True)
+
+    def listen(self, topic: str) -> None:
+        """Hear what devices send there, from now on."""
+        self.connection.subscribe(topic)
 
     def open(self) -> None:
         self.connection.open()
@@ -171,13 +187,41 @@ class Collector:
                 self.down, self._connected_at, self._learned = happened, None, False
             case Unsubscribed():
                 self._tell(happened.reason)
-            case Arrived(topic=self._marker):
+            case Arrived(topic=self.reply_to, payload=b""):
                 self._marked = True
             case Arrived():
-                if up := self._topics.parse_up(happened.topic):
-                    self.hearing.hear(*up, happened)
-                else:
-                    self._target_seen(self._topics.device_of(happened.topic), happened)
+                self._arrived(happened)
+
+    def _arrived(self, message: Arrived) -> None:
+        up = self._topics.parse_up(message.topic)
+        if message.topic == self.reply_to or (up and up[1] == RESPONSE):
+            self._answered(message)
+        elif up and up[1] == LOG:
+            self._told_of_a_log(message)
+        elif up:
+            self.hearing.hear(*up, message)
+        else:
+            self._target_seen(self._topics.device_of(message.topic), message)
+
+    def _answered(self, message: Arrived) -> None:
+        """An answer of a device. One that nobody waits for is another cloud's, or too late."""
+        try:
+            answer = decode_answer(message.payload)
+        except Refused as refused:
+            self._tell(f"what came on {message.topic} is no answer: {refused.message}")
+            return
+        waiting = self.answers.get(answer.id or "")
+        if waiting is not None:
+            waiting[answer.device] = answer
+
+    def _told_of_a_log(self, message: Arrived) -> None:
+        try:
+            log = decode_log(message.payload)
+        except Refused as refused:
+            self._tell(f"what came on {message.topic} are no log lines: {refused.message}")
+            return
+        if log.id in self.answers:
+            self.logs.append(log)
 
     def _target_seen(self, device: str | None, message: Arrived) -> None:
         if not message.payload:

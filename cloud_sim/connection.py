@@ -7,6 +7,7 @@ exception in one would end paho's thread while it went on calling itself connect
 import contextlib
 import socket
 import ssl
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 
 from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
@@ -150,6 +152,8 @@ class Connection:
         self._marker = marker
         self._v5 = broker.version == "5"
         self._denied: dict[int, str] = {}
+        self._later: deque[str] = deque()
+        """Topics that were subscribed to one by one, after the others, and not answered yet."""
         self._limit = 0
         self._refused = False
         """The broker's answer to the last CONNECT was no."""
@@ -181,15 +185,38 @@ class Connection:
         # paho leaves the pair of sockets that wakes its thread to the garbage collector.
         self._client._reset_sockets()  # noqa: SLF001
 
-    def publish(self, topic: str, payload: bytes, *, wait_s: float | None = None) -> None:
-        """Publish retained with QoS 1; with `wait_s`, wait for the broker's word. Raises `Denied`, `Unreachable`."""
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        retain: bool = True,
+        wait_s: float | None = None,
+        expiry_s: int | None = None,
+        reply_to: str | None = None,
+        correlation: bytes | None = None,
+    ) -> None:
+        """Publish with QoS 1; with `wait_s`, wait for the broker's word. Raises `Denied`, `Unreachable`.
+
+        What only MQTT 5 has (`expiry_s`, `reply_to`, `correlation`) is left out before it.
+        """
         size = len(topic.encode()) + len(payload) + OVERHEAD_BYTES
         if self._limit and size > self._limit:
             # paho would send it all the same, be disconnected, and send it again for ever.
             raise Denied(f"the message of {size} bytes is larger than the broker takes ({self._limit} bytes)")
         if not self._client.is_connected():
             raise Unreachable(f"there is no connection to the broker {self.broker}")
-        info = self._client.publish(topic, payload, qos=1, retain=True)
+        properties = None
+        if self._v5:
+            properties = Properties(PacketTypes.PUBLISH)
+            for name, value in (
+                ("MessageExpiryInterval", expiry_s),
+                ("ResponseTopic", reply_to),
+                ("CorrelationData", correlation),
+            ):
+                if value is not None:
+                    setattr(properties, name, value)
+        info = self._client.publish(topic, payload, qos=1, retain=retain, properties=properties)
         if wait_s is None:
             return
         # Raised for a connection lost just now: the message is queued then, and its end is not known.
@@ -200,6 +227,13 @@ class Connection:
                     raise Denied(f"the broker refused what was published to {topic}: {reason}")
                 return
         raise Unreachable(f"the broker {self.broker} did not acknowledge what was published to {topic} in {wait_s:g} s")
+
+    def subscribe(self, topic: str) -> None:
+        """Hear of one more topic, on this connection and on those to come."""
+        if topic not in self._subscriptions:
+            self._subscriptions = (*self._subscriptions, topic)
+            self._later.append(topic)
+            self._client.subscribe(topic, qos=1)
 
     def _on_connect(
         self,
@@ -214,6 +248,7 @@ class Connection:
             self.happened.put(Down(f"the broker {self.broker} refused the connection: {code}", denied=True))
             return
         self._limit = getattr(properties, "MaximumPacketSize", 0) or 0
+        self._later.clear()
         self.happened.put(Up())
         if self._v5:
             client.subscribe([(topic, SubscribeOptions(qos=1, retainHandling=0)) for topic in self._subscriptions])
@@ -223,11 +258,15 @@ class Connection:
     def _on_subscribe(
         self, client: mqtt.Client, _data: Any, _mid: int, codes: list[ReasonCode], _properties: Properties | None
     ) -> None:
-        refused = [topic for topic, code in zip(self._subscriptions, codes, strict=False) if code.is_failure]
+        # The others are several, and come in one packet.
+        later = len(codes) == 1 and bool(self._later)
+        asked = (self._later.popleft(),) if later else self._subscriptions
+        refused = [topic for topic, code in zip(asked, codes, strict=False) if code.is_failure]
         if refused:
             topics = ", ".join(refused)
             self.happened.put(Unsubscribed(f"the broker {self.broker} refused subscriptions: {topics}"))
-        client.publish(self._marker, b"", qos=1)
+        if not later:
+            client.publish(self._marker, b"", qos=1)
 
     def _on_connect_fail(self, _client: mqtt.Client, _data: Any) -> None:
         self.happened.put(Down(f"the broker {self.broker} cannot be reached"))

@@ -13,6 +13,7 @@ from device_agent.model.memory import OutboxCounts
 from device_agent.model.report import Ack, AppReport, Happening, Have, Reason, ServiceReport, State
 from device_agent.model.target import DEVICE, FLEET, Target
 from device_agent.wire import messages
+from device_agent.wire.commands import VERBS, encode_answer, read_command
 from device_agent.wire.target import read_target
 from device_agent.wire.topics import Topics
 from tests.eventually import eventually
@@ -49,6 +50,10 @@ class PlainDevice:
         self.session = session
         self.seq = first_seq - 1
         self.targets: dict[str, Target] = {}
+        self.replies: dict[str, Any] = {}
+        """Verb → the answer to a command; one that is not here is not answered."""
+        self.asked: list[tuple[str, Any]] = []
+        """(verb, args) of every command."""
         self._state_seq = 0
         self._lock = threading.RLock()
         self.client = paho.Client(CallbackAPIVersion.VERSION2, client_id=f"{fleet}.{device}", protocol=version)
@@ -132,13 +137,25 @@ class PlainDevice:
             self.client.publish(self.topics.state, messages.encode_state(state, head), qos=1, retain=True)
 
     def _on_connect(self, client: paho.Client, *_: object) -> None:
-        client.subscribe([(topic, 1) for topic in self.topics.subscriptions])
+        client.subscribe([(topic, 1) for topic in (*self.topics.subscriptions, *self.topics.commands(VERBS))])
         birth = messages.encode_birth(self.id, self.session, AT, self.have, OutboxCounts(0, 0))
         client.publish(self.topics.session, birth, qos=1, retain=True)
         self.report(converged=True)
 
+    def _answer(self, verb: str, message: paho.MQTTMessage) -> None:
+        command = read_command(message.payload)
+        self.asked.append((verb, command.args))
+        if verb in self.replies:
+            topic = getattr(message.properties, "ResponseTopic", self.topics.response)
+            body = encode_answer(self.id, verb, command.id, AT, self.replies[verb])
+            self.client.publish(topic, body, qos=1)
+
     def _on_message(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
         if not message.payload:
+            return
+        verb = self.topics.verb_of(message.topic)
+        if verb:
+            self._answer(verb, message)
             return
         with self._lock:
             target = read_target(message.payload)

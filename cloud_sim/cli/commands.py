@@ -1,6 +1,6 @@
-"""What people type: `cloud-sim publish`, `watch`, `devices`, `wait`, `version`."""
+"""What people type: `cloud-sim publish`, `watch`, `devices`, `command`, `wait`, `version`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +10,7 @@ from rich.console import RenderableType
 from rich.live import Live
 
 from cloud_sim.cli import keys as keys_commands
+from cloud_sim.cli.ask import PATIENCE_S, ask_all, ask_one, command
 from cloud_sim.cli.options import DONE, FAILED, TOO_LATE, Settings, complain, note, seconds, with_settings
 from cloud_sim.cli.provision import provision
 from cloud_sim.cli.screen import Screen, summary
@@ -20,6 +21,8 @@ from cloud_sim.following import Following, Outcome
 from cloud_sim.keys import read_signing_keys
 from cloud_sim.source import check, combined, read_files
 from device_agent import __version__
+from device_agent.model.target import Json
+from device_agent.wire.commands import SPREAD_S
 
 app = typer.Typer(
     name="cloud-sim",
@@ -32,6 +35,7 @@ app = typer.Typer(
 )
 app.add_typer(keys_commands.app)
 app.command()(provision)
+app.command()(with_settings(command))
 
 REFRESH_S = 0.2
 
@@ -64,6 +68,9 @@ def publish(
             envvar="CLOUD_SIM_SIGNING_KEY", metavar="FILE", help="Sign with this key; may be given several times."
         ),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Publish nothing: ask the devices what they would do, and show it.")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow it until the devices have converged.")] = True,
     timeout: Timeout = 300.0,
     as_json: AsJson = False,
@@ -91,6 +98,16 @@ def publish(
         if last and not key and cloud.is_signed(last):
             note(f"the last target, {last.version}, was signed, this one is not (--key): devices with keys refuse it")
         wanted = release or source.release
+        if dry_run:
+            target = cloud.draft(
+                apps,
+                device=whose,
+                release=wanted,
+                expires_at=source.expires_at,
+                allow_empty=allow_empty or source.allow_empty,
+                more=source.more,
+            )
+            return _ask_for_plans(cloud, screen, whose, {"target": target})
         same = last and not cloud.diff(apps, device=whose) and source.expires_at == last.expires_at and not source.more
         if last and same and wanted in (None, last.release) and cloud.owns(whose) and cloud.signs(last):
             screen.say(f"nothing has changed: the target stays {last.version}, release {last.release}", "dim")
@@ -178,6 +195,13 @@ def wait(
 def version() -> None:
     """Show the version."""
     typer.echo(f"cloud-sim {__version__}")
+
+
+def _ask_for_plans(cloud: Cloud, screen: Screen, device: str | None, args: Mapping[str, Json]) -> int:
+    """Who would do what."""
+    if device:
+        return ask_one(cloud, screen, "plan", args, device, PATIENCE_S, named=True)
+    return ask_all(cloud, screen, "plan", args, PATIENCE_S + SPREAD_S)
 
 
 def _follow(cloud: Cloud, screen: Screen, published: Published, timeout: float) -> int:

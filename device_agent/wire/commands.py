@@ -16,7 +16,8 @@ from device_agent.wire import payload
 from device_agent.wire.fields import Fields
 from device_agent.wire.messages import SCHEMA, encode, time_text
 
-READS = ("report", "plan", "explain", "logs")
+LOGS = "logs"
+READS = ("report", "plan", "explain", LOGS)
 """Verbs that change nothing: they are not recorded, and one that comes again is simply run again."""
 EFFECTS = ("restart", "stop", "start", "purge", "unlock", "retry", "prune")
 """Verbs that change something: each id is carried out once."""

@@ -169,6 +169,10 @@ class FleetTopics:
         """Subscriptions to `kinds` from every device; by default to all that tell how devices are."""
         return tuple(self.every(kind) for kind in kinds or (SESSION, STATE, ACK, EVENT))
 
+    def broadcast(self, verb: str) -> str:
+        """Where a command to all devices goes."""
+        return f"{self.root}/{self.fleet}/down/command/{verb}"
+
     def reply(self, client: str) -> str:
         """Where answers to this cloud client's commands go."""
         return f"{self.root}/{self.fleet}/reply/{client}"
