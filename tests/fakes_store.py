@@ -50,6 +50,8 @@ class Rows:
     seq: int = 0
     session: int = 0
     dropped: int = 0
+    started: float = 0.0
+    """What makes the monotonic clock the running time of this database."""
 
     def copy(self) -> "Rows":
         return Rows(
@@ -65,6 +67,7 @@ class Rows:
             self.seq,
             self.session,
             self.dropped,
+            self.started,
         )
 
 
@@ -108,6 +111,7 @@ class FakeStore:
         self.cut("load")
         self._stopped, self._inside = None, False
         rows = self.rows
+        rows.started = max((at for _, at in rows.outbox.values()), default=0) - self._clock.monotonic()
         attempts = tuple(rows.attempts[key] for key in sorted(rows.attempts))
         return Memory(
             dict(rows.targets),
@@ -281,7 +285,7 @@ class _Transaction:
         rows = self._rows
         message = Message(rows.seq + 1, kind, body(rows.seq + 1), terminal)
         rows.seq = message.seq
-        rows.outbox[message.seq] = (message, int(self._clock.now().timestamp()))
+        rows.outbox[message.seq] = (message, int(self._clock.monotonic() + rows.started))
         self._keep_within_bounds()
 
     def unqueue(self, seq: int) -> None:
@@ -290,7 +294,7 @@ class _Transaction:
 
     def _keep_within_bounds(self) -> None:
         outbox, (max_rows, max_size, max_age_s) = self._rows.outbox, self._bounds
-        now = int(self._clock.now().timestamp())
+        now = int(self._clock.monotonic() + self._rows.started)
         before = len(outbox)
         for seq in [seq for seq, (_, at) in outbox.items() if at <= now - max_age_s]:
             del outbox[seq]

@@ -29,7 +29,7 @@ from threading import Event
 from sqlalchemy import Connection, delete
 from sqlalchemy.exc import SQLAlchemyError
 
-from device_agent.adapters import sidecar, store_backup, store_rows
+from device_agent.adapters import sidecar, store_backup, store_outbox, store_rows
 from device_agent.adapters.sidecar import FLOOR, LAST_GOOD, Kept, higher
 from device_agent.adapters.store_database import StoreLocked, disconnect, failed, working
 from device_agent.adapters.store_outbox import Bounds, Fill
@@ -81,6 +81,7 @@ class SqliteStore:
                     dict(store_rows.memory(connection).floors),
                     store_rows.counter_values(connection),
                     Fill(*store_rows.outbox_size(connection)),
+                    store_outbox.running_time(connection) - clock.monotonic(),
                 )
             self._keep_floors()
         except BaseException:

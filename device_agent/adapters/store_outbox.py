@@ -1,12 +1,14 @@
 """The outbox: acks and events in the order of their numbers, within bounds.
 
-When it is full the oldest events go first, then acks that end nothing, terminal acks last. What is older than a week
+When it is full the oldest events go first, then acks that end nothing, terminal acks last. What has waited for a week
 goes too, whenever something is queued (never by a timer: idle means no write). Every drop is counted. A row's number
 is used up even when the row itself is what has to go: the cloud sees the gap.
+
+Waiting is counted in running time: seconds that an agent has run on this database, which a clock that jumps, or that
+nobody has set yet, does not change.
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, Select, case, delete, func, select
@@ -15,8 +17,6 @@ from device_agent.adapters.store_rows import put
 from device_agent.adapters.store_schema import outbox
 from device_agent.model.memory import Message
 
-# A device without a clock of its own boots in 1970. What was queued then has no known age.
-_CLOCK_IS_SET = int(datetime(2025, 1, 1, tzinfo=UTC).timestamp())
 _SIZES = select(outbox.c.seq, func.length(outbox.c.body))
 
 
@@ -38,7 +38,7 @@ class Fill:
 
 
 def add(connection: Connection, fill: Fill, bounds: Bounds, message: Message, now: int) -> int:
-    """Add a row, and drop what is too much: the number of rows dropped. `now` is in seconds since 1970."""
+    """Add a row, and drop what is too much: the number of rows dropped. `now` is the running time in seconds."""
     row = {
         "seq": message.seq,
         "kind": message.kind,
@@ -50,13 +50,18 @@ def add(connection: Connection, fill: Fill, bounds: Bounds, message: Message, no
     fill.rows += 1
     fill.size += len(message.body)
     dropped = 0
-    old = outbox.c.queued_at.between(_CLOCK_IS_SET, now - bounds.age_s)
+    old = outbox.c.queued_at <= now - bounds.age_s
     # The row at the head first: mostly it is young, and then the table is not read.
     if connection.execute(select(old).order_by(outbox.c.seq).limit(1)).scalar_one():
         dropped += _drop(connection, fill, _sizes(connection, _SIZES.where(old)))
     if fill.rows > bounds.rows or fill.size > bounds.size:
         dropped += _drop(connection, fill, _surplus(connection, fill, bounds))
     return dropped
+
+
+def running_time(connection: Connection) -> int:
+    """At which the newest row was queued."""
+    return int(connection.execute(select(func.coalesce(func.max(outbox.c.queued_at), 0))).scalar_one())
 
 
 def remove(connection: Connection, fill: Fill, seq: int) -> None:

@@ -32,9 +32,11 @@ class Standing:
     floors: dict[str, Floor]
     counters: dict[str, int]
     fill: Fill
+    started: float = 0.0
+    """What makes the monotonic clock the running time of this database."""
 
     def copy(self) -> "Standing":
-        return Standing(dict(self.floors), dict(self.counters), replace(self.fill))
+        return Standing(dict(self.floors), dict(self.counters), replace(self.fill), self.started)
 
 
 class Rows:
@@ -116,7 +118,7 @@ class Rows:
         counters = self._standing.counters
         seq = counters["seq"] + 1
         message = Message(seq, kind, body(seq), terminal)
-        now = int(self._clock.now().timestamp())
+        now = int(self._clock.monotonic() + self._standing.started)
         with self._writing():
             counters["seq"] = seq
             store_rows.put_counter(self._connection, "seq", seq)
