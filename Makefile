@@ -4,9 +4,9 @@ MAKEFLAGS += --no-print-directory
 RUN := scripts/run
 CODE := device_agent cloud_sim tests $(wildcard benchmarks)
 # The fast ones first, so that a simple mistake is told in seconds.
-TESTS := $(wildcard tests/unit tests/property tests/contract tests/e2e)
+TESTS := $(wildcard tests/unit tests/property tests/contract tests/e2e tests/faults)
 
-.PHONY: help setup python demo test lint format bench lock clean
+.PHONY: help setup python demo test faults lint format bench lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1\t/' | while IFS="$$(printf '\t')" read -r target text; do printf '  make %-8s %s\n' "$$target" "$$text"; done
@@ -21,7 +21,12 @@ demo: setup ## the main job for real: a broker, an agent, a target, running cont
 	@$(RUN) scripts/demo
 
 test: setup ## the whole test suite; ARGS="-k name" goes to pytest
+	@scripts/tools strace faketime mkfs.ext4:e2fsprogs
 	@$(RUN) pytest $(TESTS) $(ARGS)
+
+faults: setup ## break a device in every way there is, and see it come right; ARGS="--list" names the ways
+	@scripts/tools strace faketime mkfs.ext4:e2fsprogs
+	@$(RUN) python -m tests.faults $(ARGS)
 
 lint: python ## ruff, mypy and the import contracts
 	@$(RUN) ruff check $(CODE)

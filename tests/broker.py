@@ -63,6 +63,13 @@ class BrokerContainer:
         self._docker().kill()
         self._docker().wait()
 
+    def wipe(self) -> None:
+        """kill -9, and a start without what it had kept."""
+        self.freeze()  # or it would write its file once more
+        self._docker().exec_run(["rm", "-f", "/mosquitto/data/mosquitto.db"])
+        self.kill()
+        self.start()
+
     def start(self) -> None:
         """After `stop` or `kill`: the same ports and, with persistence, the same data."""
         self._docker().start()
@@ -105,8 +112,13 @@ class Mosquitto(BrokerContainer):
 
 
 @contextlib.contextmanager
-def mosquitto(config: str = OPEN, *, files: Mapping[str, bytes] | None = None) -> Iterator[Mosquitto]:
-    """Run one with `config` after `listener 1883`; `files` lie beside it in /mosquitto/config."""
+def mosquitto(
+    config: str = OPEN, *, files: Mapping[str, bytes] | None = None, data: Path | None = None
+) -> Iterator[Mosquitto]:
+    """Run one with `config` after `listener 1883`; `files` lie beside it in /mosquitto/config.
+
+    `data`: a folder for /mosquitto/data. It saves with fsync, in its only thread: a busy disk would make it slow.
+    """
     port, tls_port = free_ports(2)
     with tempfile.TemporaryDirectory(prefix="mosquitto-") as name:
         folder = Path(name)
@@ -120,6 +132,9 @@ def mosquitto(config: str = OPEN, *, files: Mapping[str, bytes] | None = None) -
             .with_bind_ports(1883, port)
             .with_bind_ports(8883, tls_port)
         )
+        if data:
+            data.chmod(0o777)
+            container = container.with_volume_mapping(str(data), "/mosquitto/data", "rw")
         with container:
             broker = Mosquitto(container, port, tls_port)
             broker.wait_ready()
@@ -165,7 +180,11 @@ class Peer:
         self.client.on_subscribe = lambda *_: self._subscribed.set()
         self.client.connect(broker.host, broker.port)
         self.client.loop_start()
-        eventually(self.client.is_connected, READY_S, "the peer is connected")
+        try:
+            eventually(self.client.is_connected, READY_S, "the peer is connected")
+        except AssertionError as error:
+            error.add_note(broker.logs())
+            raise
 
     def subscribe(self, topic: str) -> None:
         self._subscribed.clear()

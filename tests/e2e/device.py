@@ -56,7 +56,7 @@ class Stranger:
 
     def retained(self, topic: str) -> dict[str, Any]:
         """What the broker retains on a topic; empty for nothing."""
-        said = self._run(b"", "mosquitto_sub", "-t", topic, "-C", "1", "-W", "2", "--retained-only", check=False)
+        said = self._run(b"", "mosquitto_sub", "-t", topic, "-C", "1", "-W", "5", "--retained-only", check=False)
         body: dict[str, Any] = json.loads(said) if said else {}
         return body
 

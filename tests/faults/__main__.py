@@ -1,0 +1,106 @@
+"""`make faults`: break a device in every way there is here, and see it come right. ARGS="--list" names the ways.
+
+Each fault is carried out several times with seeds of their own, on a real engine and a real broker, and judged by one
+oracle (tests/faults/oracle.py). ARGS="--runs 20 'kill -9'" runs the faults with that in their names 20 times;
+ARGS="--compound" brings a second fault into the recovery from each; ARGS="--soak 3600" mixes them for an hour.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import secrets
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.e2e.host import DEFAULT_URL, Host
+from tests.faults.fault import Fault
+from tests.faults.groups import FAULTS
+from tests.faults.run import Outcome, Wish, carry_out
+from tests.faults.soak import soak
+
+SECONDS = ("kill -9 at a random moment of an apply", "cable pulled in the middle of an apply", "docker rm -f")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make faults", description=__doc__)
+    parser.add_argument("words", nargs="*", metavar="WORD", help="only faults with one of these in the name or group")
+    parser.add_argument("--list", action="store_true", help="name them, and do nothing")
+    parser.add_argument("--runs", type=int, default=3, help="of each fault (default 3)")
+    parser.add_argument("--seed", default=secrets.token_hex(4), help="repeat the runs of a seed that was told")
+    parser.add_argument("--step", type=int, default=1, help="a sweep takes every so manieth occasion (default 1)")
+    parser.add_argument("--hands", type=int, default=4, help="devices broken side by side (default 4)")
+    parser.add_argument("--compound", action="store_true", help="a second fault during the recovery from each")
+    parser.add_argument("--soak", type=float, metavar="SECONDS", help="random faults on one device for so long")
+    parser.add_argument("--json", type=Path, help="also write the outcomes to this file")
+    options = parser.parse_args()
+    chosen = [each for each in FAULTS.values() if _meant(each, options.words)]
+    if not chosen:
+        parser.error("no fault has that in its name: --list names them")
+    if options.list:
+        for each in chosen:
+            print(f"{each.group:9} {each.name}")
+        return 0
+    console = Console(stderr=True)
+    host = Host(os.environ.get("DOCKER_HOST") or DEFAULT_URL, f"faults-{secrets.token_hex(3)}")
+    seconds = [FAULTS[name] for name in SECONDS] if options.compound else []
+    wish = Wish(host, options.runs, options.seed, seconds, options.step)
+    console.print(f"seed {options.seed}: {len(chosen)} faults, {options.runs} runs each")
+    try:
+        # What devices print at their end is for pytest; here it is in the files that `run` keeps.
+        with contextlib.redirect_stdout(io.StringIO()):
+            if options.soak:
+                outcomes = soak(wish, chosen, options.soak, console.print)
+            else:
+                outcomes = carry_out(wish, chosen, options.hands, lambda done: console.print(_line(done)))
+    finally:
+        host.close()
+    Console(width=None if sys.stdout.isatty() else 180).print(table(outcomes))
+    if options.json:
+        options.json.write_text(json.dumps([_row(each) for each in outcomes], indent=1) + "\n")
+    return 1 if any(each.broken for each in outcomes) else 0
+
+
+def _meant(each: Fault, words: Sequence[str]) -> bool:
+    return not words or any(word in each.name or word == each.group for word in words)
+
+
+def _line(done: Outcome) -> str:
+    if not done.broken:
+        return f"  ok      {done.fault.name}: {done.runs} runs, worst {max(done.took_s, default=0):.1f} s"
+    return f"  BROKEN  {done.fault.name}: " + "; ".join(done.broken)
+
+
+def table(outcomes: Sequence[Outcome]) -> Table:
+    shown = Table(box=None, pad_edge=False)
+    for column in ("FAULT", "RUNS", "CONVERGED", "MEDIAN S", "WORST S", "LONGEST GAP S", "INVARIANTS BROKEN"):
+        shown.add_column(column, justify="left" if column in {"FAULT", "INVARIANTS BROKEN"} else "right")
+    for done in outcomes:
+        row = _row(done)
+        broken = f"{len(done.broken)}: {done.broken[0][:60]}" if done.broken else "none"
+        figures = [f"{row[key]:.1f}" if row[key] is not None else "-" for key in ("median_s", "worst_s", "gap_s")]
+        shown.add_row(done.fault.name, str(done.runs), str(row["converged"]), *figures, broken)
+    return shown
+
+
+def _row(done: Outcome) -> dict[str, object]:
+    return {
+        "fault": done.fault.name,
+        "group": done.fault.group,
+        "runs": done.runs,
+        "converged": len(done.took_s),
+        "median_s": statistics.median(done.took_s) if done.took_s else None,
+        "worst_s": max(done.took_s, default=None),
+        "gap_s": max(done.gaps_s, default=None),
+        "broken": done.broken,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""The agent itself: killed, told to stop, frozen, short of descriptors."""
+
+import contextlib
+import resource
+import signal
+import threading
+
+import psutil
+
+from tests.eventually import eventually
+from tests.faults.bench import Bench
+from tests.faults.fault import fault
+from tests.faults.system import injecting
+
+GROUP = "agent"
+SYSTEM_CALLS = ("sendto", "recvfrom", "connect", "pwrite64", "fdatasync", "write")
+
+
+@fault("kill -9 at a random moment of an apply", GROUP, fast=True)
+def killed(bench: Bench) -> None:
+    bench.publish()
+    bench.somewhere()
+    bench.kill()
+    bench.restart()
+
+
+@fault("kill -9 in an apply, and three times in the recovery", GROUP)
+def killed_again(bench: Bench) -> None:
+    bench.publish()
+    for _ in range(4):
+        bench.somewhere()
+        bench.kill()
+        bench.restart()
+
+
+@fault("SIGTERM at a random moment of an apply", GROUP, fast=True)
+def terminated(bench: Bench) -> None:
+    bench.publish()
+    bench.somewhere()
+    assert bench.device.stop() == 0, "live: it ends well when it is told to"
+    bench.restart()
+
+
+@fault("kill -9 while offline, then a reboot without a broker", GROUP, fast=True)
+def killed_offline(bench: Bench) -> None:
+    bench.publish()
+    eventually(bench.begun, 10, "it is accepted")
+    bench.wire.unplug()
+    bench.kill()
+    bench.restart()
+    bench.local_convergence(30)
+    bench.wire.plug()
+
+
+@fault("frozen for longer than the broker waits", GROUP)
+def frozen(bench: Bench) -> None:
+    bench.publish()
+    bench.somewhere()
+    with bench.device.frozen():
+        threading.Event().wait(10)
+
+
+@fault("no descriptor left for a while", GROUP)
+def without_descriptors(bench: Bench) -> None:
+    process = psutil.Process(bench.pid)
+    soft, hard = process.rlimit(psutil.RLIMIT_NOFILE)
+    process.rlimit(psutil.RLIMIT_NOFILE, (process.num_fds(), hard))
+    bench.publish()
+    threading.Event().wait(3)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def _killed_at(call: str) -> None:
+    @fault(f"kill -9 at the n-th {call} of an apply", GROUP, sweep=True)
+    def at_system_call(bench: Bench) -> bool:
+        with injecting(bench.pid, call, f"signal=KILL:when={bench.turn}"):
+            bench.publish()
+            eventually(lambda: not bench.alive or bench.has_converged(), 30, "a kill, or the end of the apply")
+        hit = bench.device.process is not None and bench.device.process.poll() == -signal.SIGKILL
+        if hit:
+            bench.restart()
+        return hit
+
+
+for _call in SYSTEM_CALLS:
+    _killed_at(_call)

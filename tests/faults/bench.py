@@ -1,0 +1,284 @@
+"""A device to be broken: with a broker of its own behind a wire that can be bad, neighbours that nobody may touch, and
+an engine that can be spoken to through a proxy."""
+
+import contextlib
+import json
+import random
+import secrets
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import docker.errors
+
+from cloud_sim.cloud import Published
+from device_agent.adapters.control_socket import NoAgent, ask
+from tests.broker import Mosquitto, Peer, mosquitto
+from tests.e2e.device import Device, Stranger, app, service, stranger
+from tests.e2e.host import Host, OwnEngine
+from tests.eventually import eventually
+from tests.faults.wire import EngineProxy, Wire
+
+KEEPALIVE_S = 5
+CANARY = "canary-8f3a91c7"
+"""A secret in the target: it must be seen nowhere but in the target and at the engine."""
+BROKER = """allow_anonymous true
+max_keepalive 60
+persistence true
+persistence_location /mosquitto/data/
+autosave_on_changes true
+autosave_interval 1
+"""
+MOST_RESTARTS = 20
+"""Of the agent, by its restart policy, in one run."""
+
+
+class Bench:
+    """One device, for many runs. Its app `web` has `api`, which each release replaces, and `db`, which none does."""
+
+    def __init__(self, host: Host, own_engine: OwnEngine | None = None) -> None:
+        self.random = random.Random()
+        self.host = host
+        self.exits: list[int] = []
+        """How the agent has ended by itself in this run."""
+        self.number = 0
+        self.published: Published | None = None
+        self.apps: dict[str, Any] = {}
+        self.own_engine = own_engine
+        self.lossy = False
+        """Acks may have been lost for good: with the broker's data, or with the device's."""
+        self.began = 0.0
+        """When the run began, on the engine's clock."""
+        self.turn = 1
+        """The number of the run within a sweep."""
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            memory = stack.enter_context(tempfile.TemporaryDirectory(dir="/dev/shm", prefix="mosquitto-"))
+            self.broker: Mosquitto = stack.enter_context(mosquitto(BROKER, data=Path(memory)))
+            self.client: Stranger = stranger(self.broker)
+            self.wire = Wire(self.broker.host, self.broker.port)
+            self.wire.plug()
+            stack.callback(self.wire.unplug)
+            self.device = stack.enter_context(Device(self.broker, self.host))
+            engine = Path(self.host.url.removeprefix("unix://"))
+            self.engine = EngineProxy(engine, self.device.folder / "engine.sock", self.random)
+            stack.callback(self.engine.close)
+            stack.callback(self._end)
+            self.device.settings |= {
+                "MQTT_URL": f"mqtt://127.0.0.1:{self.wire.port}",
+                "MQTT_KEEPALIVE": str(KEEPALIVE_S),
+                "ENGINE_URL": self.engine.url,
+            }
+            self.witness = stack.enter_context(Witness(self.broker, self.device))
+            self._foreign = stack.enter_context(_foreign(self.host, self.device.prefix))
+            self.device.start()
+            self.publish()
+            self.converge(60)
+            self.kept = self.device.identities()["web/db"]
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _end(self) -> None:
+        process = self.device.process
+        if process and process.poll() is None:
+            process.send_signal(signal.SIGCONT)
+            process.kill()
+            process.wait(10)
+
+    def begin(self, seed: str, turn: int) -> None:
+        """A run of its own."""
+        self.random.seed(seed)
+        self.turn, self.began = turn, self.now()
+        self.lossy = False
+        self.exits.clear()
+
+    @staticmethod
+    def now() -> float:
+        """On the engine's clock, which is this machine's."""
+        return time.time()
+
+    # What is wanted.
+
+    def publish(self, **services: dict[str, Any]) -> Published:
+        """The next release: another environment and, every second time, another image for `api`."""
+        self.next_release(**services)
+        self.published = self.device.cloud.publish(self.apps)
+        return self.published
+
+    def next_release(self, **services: dict[str, Any]) -> None:
+        self.number += 1
+        api = service(1 + self.number % 2, environment={"RELEASE": str(self.number), "SECRET": CANARY})
+        self.apps = {"web": app(api=api, db=service(), **services)}
+
+    def next_target(self) -> dict[str, Any]:
+        """What `publish` would publish next, for a stranger to publish it."""
+        version = self.device.cloud.next_version()
+        self.next_release()
+        scope = {"fleet": self.device.fleet, "device": None}
+        return {
+            "schema": 1,
+            "scope": scope,
+            "epoch": version.epoch,
+            "revision": version.revision + self.number,
+            "apps": self.apps,
+        }
+
+    # Its life.
+
+    @property
+    def pid(self) -> int:
+        assert self.device.process
+        return self.device.process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self.device.process is not None and self.device.process.poll() is None
+
+    def begun(self) -> bool:
+        """Whether the newest release has been accepted, or more."""
+        assert self.published
+        return bool(self.device.acks(revision=self.published.revision))
+
+    def somewhere(self, within_s: float = 1.5) -> None:
+        """Let a random time pass: the moment at which the fault comes."""
+        threading.Event().wait(self.random.uniform(0, within_s))
+
+    def kill(self) -> None:
+        if self.alive:
+            self.device.kill()
+
+    def restart(self, **settings: str) -> None:
+        """As the engine's restart policy does: at once, waiting for nothing."""
+        self.device.launch(**settings)
+
+    def keep_alive(self) -> None:
+        """Start it again when it has ended. Its end is noted."""
+        process = self.device.process
+        if process is not None and process.poll() is not None:
+            self.exits.append(process.returncode)
+            assert len(self.exits) <= MOST_RESTARTS, (
+                f"it does not stay alive: {self.exits}\n{self.device.log()[-3000:]}"
+            )
+            self.restart()
+
+    def status(self) -> dict[str, Any] | None:
+        """What the agent says to local people; None while nobody answers."""
+        with contextlib.suppress(NoAgent, OSError, ValueError):
+            answer = ask(Path(self.device.settings["CONTROL_SOCKET"]), "status", {})
+            return answer["result"] if answer["status"] == "ok" else None
+        return None
+
+    def converge(self, within_s: float) -> float:
+        """Seconds until the device and the broker say that the newest release runs."""
+        began = time.monotonic()
+        eventually(self.has_converged, within_s, f"{self.published} runs and is told")
+        return time.monotonic() - began
+
+    def has_converged(self) -> bool:
+        self.keep_alive()
+        assert self.published
+        status = self.status()
+        return (
+            status is not None
+            and bool(status["converged"] and status["connected"] and status["have"]["fleet"])
+            and status["have"]["fleet"]["revision"] == self.published.revision
+            and self.device.cloud.down is None
+            and self.device.has_converged()
+            and self.device.session == status["session"]
+            and self._engine_agrees()
+        )
+
+    def _engine_agrees(self) -> bool:
+        """What was meddled with a moment ago may not have been noticed yet."""
+        running = [
+            (labels["device-agent.app"], labels["device-agent.service"])
+            for container in self.host.containers(self.device.label)
+            if container["State"]["Running"] and (labels := container["Config"]["Labels"])
+        ]
+        wanted = {(app, service) for app, body in self.apps.items() for service in body["services"]}
+        return len(running) == len(wanted) and set(running) == wanted
+
+    def local_convergence(self, within_s: float) -> None:
+        """As `converge`, without a broker."""
+
+        def done() -> bool:
+            self.keep_alive()
+            status = self.status()
+            return bool(status and status["converged"])
+
+        eventually(done, within_s, "the device says that it has converged")
+
+    def local_or_ended(self, within_s: float) -> None:
+        """Until it answers local people, or has ended (which is a way to refuse, too)."""
+        eventually(lambda: not self.alive or self.status(), within_s, "live: it answers or ends")
+
+    @staticmethod
+    def tolerating_absence(act: Callable[[], object]) -> None:
+        """Meddle with what may be gone, or going, at this moment."""
+        with contextlib.suppress(docker.errors.APIError):
+            act()
+
+    def foreign_now(self) -> Mapping[str, object]:
+        return _looked_at(self.host, self._foreign)
+
+    @property
+    def foreign(self) -> Mapping[str, object]:
+        return self._foreign
+
+
+class Witness:
+    """A stranger at the broker who has heard everything that the device has said."""
+
+    def __init__(self, broker: Mosquitto, device: Device) -> None:
+        self._broker = broker
+        self._device = device
+        self._peer: Peer | None = None
+
+    def __enter__(self) -> Self:
+        self._peer = Peer(self._broker, client_id=f"witness-{secrets.token_hex(4)}")
+        self._peer.subscribe(f"fleet/v1/{self._device.fleet}/up/#")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._peer
+        self._peer.close()
+
+    def heard(self, kind: str) -> list[dict[str, Any]]:
+        assert self._peer
+        return [json.loads(heard.payload) for heard in self._peer.on(self._device.up(kind)) if heard.payload]
+
+    def bytes_heard(self) -> list[bytes]:
+        assert self._peer
+        return [heard.payload for heard in self._peer.heard]
+
+
+@contextlib.contextmanager
+def _foreign(host: Host, prefix: str) -> Iterator[dict[str, object]]:
+    """A container, a network and a volume of somebody else's, of confusable names."""
+    name = f"{prefix}web-api-000000"
+    container, network, volume = host.run(name), host.make_network(f"{prefix}web_other"), host.make_volume(name)
+    try:
+        yield _looked_at(host, {"container": container, "network": network, "volume": volume})
+    finally:
+        host.remove(container)
+        host.api.remove_network(network)
+        host.api.remove_volume(volume)
+
+
+def _looked_at(host: Host, known: Mapping[str, object]) -> dict[str, object]:
+    container, network, volume = (known[kind] for kind in ("container", "network", "volume"))
+    first = container[0] if isinstance(container, tuple) else container
+    return {
+        "container": host.identity(str(first)),
+        "network": host.api.inspect_network(network)["Id"],
+        "volume": host.api.inspect_volume(volume)["Name"],
+    }

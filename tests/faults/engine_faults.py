@@ -1,0 +1,134 @@
+"""The engine and the way to it: gone, hanging, failing call by call, deaf, restarted."""
+
+import threading
+
+from tests.eventually import eventually
+from tests.faults.bench import Bench
+from tests.faults.fault import fault
+from tests.faults.wire import Rule
+
+GROUP = "engine"
+CHANGES = ("/create", "/start", "/stop", "/connect", "DELETE /")
+
+
+@fault("engine unreachable in the middle of an apply", GROUP, fast=True)
+def unreachable(bench: Bench) -> None:
+    bench.publish()
+    bench.somewhere()
+    bench.engine.refuse()
+    bench.somewhere(3)
+    bench.engine.listen()
+
+
+@fault("engine unreachable when the agent boots", GROUP)
+def unreachable_at_boot(bench: Bench) -> None:
+    bench.kill()
+    bench.engine.refuse()
+    bench.publish()
+    bench.restart()
+    bench.somewhere(4)
+    bench.engine.listen()
+
+
+@fault("every connection to the engine cut, five times", GROUP)
+def cut(bench: Bench) -> None:
+    bench.publish()
+    for _ in range(5):
+        bench.somewhere(0.5)
+        bench.engine.cut()
+
+
+@fault("every change fails with 500, for 3 s", GROUP)
+def changes_fail(bench: Bench) -> None:
+    with bench.engine.failing(*(Rule(part, 500) for part in CHANGES)):
+        bench.publish()
+        threading.Event().wait(3)
+
+
+def _sometimes(status: int) -> None:
+    @fault(f"a third of all calls answered with {status}, for 5 s", GROUP, within_s=45)
+    def sometimes(bench: Bench) -> None:
+        with bench.engine.failing(Rule("", status, chance=0.33)):
+            bench.publish()
+            threading.Event().wait(5)
+
+
+for _status in (500, 409, 404):
+    _sometimes(_status)
+
+
+def _fails_once(part: str, status: int) -> None:
+    @fault(f"{part.strip('/ ')} answered once with {status}", GROUP, within_s=45)
+    def once(bench: Bench) -> None:
+        with bench.engine.failing(Rule(part, status, times=1)):
+            bench.publish()
+            eventually(bench.begun, 20, "it is accepted")
+            bench.somewhere(2)
+
+
+for _part in (part for part in CHANGES if part != "/connect"):
+    _fails_once(_part, 500)
+    _fails_once(_part, 409)
+
+
+@fault("a start that hangs for 20 s", GROUP, within_s=60)
+def start_hangs(bench: Bench) -> None:
+    with bench.engine.failing(Rule("/start", times=1)):
+        bench.publish()
+        threading.Event().wait(20)
+
+
+@fault("a list that hangs for 20 s", GROUP, within_s=60)
+def list_hangs(bench: Bench) -> None:
+    with bench.engine.failing(Rule("containers/json", times=1)):
+        bench.publish()
+        threading.Event().wait(20)
+
+
+@fault("event stream cut, and refused for 3 s", GROUP)
+def deaf(bench: Bench) -> None:
+    with bench.engine.failing(Rule("/events", 500)):
+        bench.engine.cut()
+        bench.publish()
+        bench.host.remove(bench.device.identities()["web/api"][0])
+        threading.Event().wait(3)
+
+
+@fault("event stream silent for 5 s, something removed meanwhile", GROUP)
+def stalled(bench: Bench) -> None:
+    with bench.engine.failing(Rule("/events")):
+        bench.engine.cut()
+        threading.Event().wait(2)
+        bench.host.remove(bench.device.identities()["web/api"][0])
+        threading.Event().wait(3)
+
+
+@fault("engine restarted in the middle of an apply", GROUP, own_engine=True, within_s=60)
+def restarted(bench: Bench) -> None:
+    assert bench.own_engine
+    bench.publish()
+    bench.somewhere()
+    bench.own_engine.restart()
+
+
+@fault("engine killed with kill -9 in the middle of an apply", GROUP, own_engine=True, within_s=60)
+def killed(bench: Bench) -> None:
+    assert bench.own_engine
+    bench.publish()
+    bench.somewhere()
+    bench.own_engine.kill()
+    bench.own_engine.start()
+
+
+@fault("the machine rebooted without a network: engine and agent killed", GROUP, own_engine=True, within_s=60)
+def rebooted(bench: Bench) -> None:
+    assert bench.own_engine
+    bench.publish()
+    eventually(bench.begun, 20, "it is accepted")
+    bench.wire.unplug()
+    bench.kill()
+    bench.own_engine.kill()
+    bench.own_engine.start()
+    bench.restart()
+    bench.local_convergence(60)
+    bench.wire.plug()

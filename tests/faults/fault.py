@@ -1,0 +1,56 @@
+"""What a fault is: what is done to a device, and how its recovery is told apart from everybody else's.
+
+A fault's function breaks something, mends it, and returns; from then on the device has to come right by itself. What it
+expects besides that, it asserts itself.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from tests.faults.bench import Bench
+
+Injection: TypeAlias = Callable[[Bench], bool | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    name: str
+    group: str
+    inject: Injection
+    """Called once a run, on a device that has converged and with `bench.random` seeded for the run."""
+    fast: bool
+    """Also a test of `make test`."""
+    within_s: float
+    """How long the device may take to come right once the cause is gone."""
+    fresh: bool
+    """It changes its bench for good: no other run may have it."""
+    sweep: bool
+    """It comes at the `bench.turn`-th occasion, and says False when there was none: then it has come at all of them."""
+    own_engine: bool
+    """It stops the engine: it needs one of its own."""
+
+
+FAULTS: dict[str, Fault] = {}
+"""By name, in the order in which they are told."""
+
+
+def fault(
+    name: str,
+    group: str,
+    *,
+    fast: bool = False,
+    within_s: float = 30.0,
+    fresh: bool = False,
+    sweep: bool = False,
+    own_engine: bool = False,
+) -> Callable[[Injection], Injection]:
+    """Register an injection under its name."""
+
+    def register(inject: Injection) -> Injection:
+        if name in FAULTS:
+            raise ValueError(f"two faults are named {name}")
+        FAULTS[name] = Fault(name, group, inject, fast, within_s, fresh, sweep, own_engine)
+        return inject
+
+    return register

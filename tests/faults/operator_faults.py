@@ -1,0 +1,63 @@
+"""Somebody with a shell on the device: drift by the operator's own commands, with and without an apply under way."""
+
+from collections.abc import Callable
+from typing import Any
+
+from tests.faults.bench import Bench
+from tests.faults.fault import fault
+
+GROUP = "operator"
+
+
+def _disconnect(bench: Bench, container: str) -> None:
+    for name in bench.host.inspect(container)["NetworkSettings"]["Networks"]:  # type: ignore[index]
+        bench.host.api.disconnect_container_from_network(container, name, force=True)
+
+
+def _rename(bench: Bench, container: str) -> None:
+    bench.host.api.rename(container, f"{bench.device.prefix}somebody-{bench.random.randrange(10**6)}")
+
+
+DEEDS: dict[str, Callable[[Bench, str], Any]] = {
+    "docker rm -f": lambda bench, container: bench.host.remove(container),
+    "docker stop": lambda bench, container: bench.host.api.stop(container, timeout=1),
+    "docker kill": lambda bench, container: bench.host.api.kill(container),
+    "docker restart": lambda bench, container: bench.host.api.restart(container, timeout=1),
+    "docker rename": _rename,
+    "docker update --memory": lambda bench, container: bench.host.api.update_container(
+        container, mem_limit="64m", memswap_limit="64m"
+    ),
+    "docker network disconnect": _disconnect,
+}
+
+
+def _done(deed: str, act: Callable[[Bench, str], Any]) -> None:
+    @fault(deed, GROUP, fast=deed == "docker rm -f")
+    def at_rest(bench: Bench) -> None:
+        act(bench, bench.device.identities()["web/api"][0])
+
+    @fault(f"{deed} in the middle of an apply", GROUP)
+    def in_an_apply(bench: Bench) -> None:
+        bench.publish()
+        bench.somewhere(1)
+        victims = [c["Id"] for c in bench.host.containers(bench.device.label) if _is_api(c)]
+        if victims:
+            bench.tolerating_absence(lambda: act(bench, bench.random.choice(victims)))
+
+
+def _is_api(container: dict[str, Any]) -> bool:
+    return bool(container["Config"]["Labels"].get("device-agent.service") == "api")
+
+
+for _deed, _act in DEEDS.items():
+    _done(_deed, _act)
+
+
+@fault("everything removed by hand: containers and networks", GROUP)
+def everything(bench: Bench) -> None:
+    for container in bench.host.containers(bench.device.label):
+        bench.host.remove(container["Id"])
+    for network in bench.host.networks(bench.device.label):
+        # The first of them may be back already.
+        bench.tolerating_absence(lambda id_=network["Id"]: bench.host.api.remove_network(id_))
+    bench.kept = ("", "")

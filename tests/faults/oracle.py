@@ -1,0 +1,116 @@
+"""The judge of every fault: twelve invariants, read from engine, broker, process and a copy of the database.
+
+ 1 converges      the newest release runs, one container for each service as the target says
+ 2 durable        what was said to be accepted is on disk
+ 3 forward        no revision, session or number ever goes back
+ 4 one of each    no second container, no orphan, no network that nobody wants
+ 5 foreign        what is not the agent's is as it was
+ 6 untouched      what the release leaves as it was has its id and its start time
+ 7 fail-static    what ran before ran until what replaces it could
+ 8 bounded        memory, descriptors, threads and the data folder
+ 9 sane store     the database is sound, and its outbox empties
+10 truthful       the retained state is what the engine shows
+11 live           the agent has ended only when it was made to, and never with 0
+12 silent         no listening socket, no byte written at rest, no secret where it is not meant to be
+"""
+
+from pathlib import Path
+
+import psutil
+
+from tests.e2e.oracle import TOLD_S, judge
+from tests.eventually import eventually
+from tests.faults.bench import CANARY, Bench
+
+MOST_RSS_MIB = 160
+MOST_FILES = 80
+MOST_THREADS = 40
+MOST_DATA_MIB = 8
+REST_S = 1.0
+
+
+def examine(bench: Bench, *, same_processes: bool = True) -> float:
+    """Seconds for which no `api` ran in this run. Raises AssertionError that names the invariant.
+
+    The device has converged. `same_processes` False: the engine itself stopped all containers; the same ones run again.
+    """
+    assert bench.published
+    kept = {"web/db": bench.kept} if same_processes and all(bench.kept) else None
+    # 1, 2, 4, 6, 9 and 10.
+    judge(bench.device, bench.client, bench.published, bench.apps, untouched=kept, acks=not bench.lossy)
+    now = bench.device.identities()["web/db"]
+    if not same_processes:
+        assert now[0] == bench.kept[0], "untouched: web/db was made anew"
+    bench.kept = now
+    for check in (_forward, _foreign, _bounded, _live, _silent):
+        check(bench)
+    return _longest_gap_s(bench)
+
+
+def _longest_gap_s(bench: Bench) -> float:
+    """7: from the end of the last `api` that ran to the start of the next one, as the engine's events tell it."""
+    filters = {"type": "container", "event": ["start", "die"], "label": [bench.device.label]}
+    running: set[str] = set()
+    gap = since = 0.0
+    for event in bench.host.api.events(since=bench.began, until=bench.now(), filters=filters, decode=True):
+        if event["Actor"]["Attributes"].get("device-agent.service") != "api":
+            continue
+        at, id_ = event["timeNano"] / 1e9, event["id"]
+        if event["status"] == "start":
+            gap = max(gap, at - since) if since and not running else gap
+            running.add(id_)
+        else:
+            running.discard(id_)
+            since = at
+    return gap
+
+
+def _forward(bench: Bench) -> None:
+    states = bench.witness.heard("state")
+    numbers = [(state["session"], state["seq"]) for state in states]
+    assert numbers == sorted(numbers), f"forward: states in the order {numbers[-20:]}"
+    had = [(have["epoch"], have["revision"]) for state in states if (have := state["have"]["fleet"])]
+    assert had == sorted(had), f"forward: it had {had[-20:]}"
+    acks = [ack["seq"] for kind in ("ack",) for ack in bench.witness.heard(kind)]
+    firsts = list(dict.fromkeys(acks))
+    assert firsts == sorted(firsts), f"forward: acks in the order {acks[-20:]}"
+
+
+def _foreign(bench: Bench) -> None:
+    now = bench.foreign_now()
+    assert now == bench.foreign, f"foreign: {now} was {bench.foreign}"
+
+
+def _bounded(bench: Bench) -> None:
+    process = psutil.Process(bench.pid)
+    rss = process.memory_info().rss / 2**20
+    assert rss <= MOST_RSS_MIB, f"bounded: {rss:.0f} MiB"
+    assert process.num_fds() <= MOST_FILES, f"bounded: {process.num_fds()} descriptors"
+    assert process.num_threads() <= MOST_THREADS, f"bounded: {process.num_threads()} threads"
+    size = sum(file.stat().st_size for file in bench.device.data.rglob("*") if file.is_file()) / 2**20
+    assert size <= MOST_DATA_MIB, f"bounded: {size:.1f} MiB in the data folder"
+
+
+def _live(bench: Bench) -> None:
+    assert 0 not in bench.exits, f"live: it ended with 0 by itself: {bench.exits}"
+
+
+def _silent(bench: Bench) -> None:
+    process = psutil.Process(bench.pid)
+    listening = [each for each in process.net_connections(kind="inet") if each.status == psutil.CONN_LISTEN]
+    assert not listening, f"silent: it listens on {listening}"
+    eventually(lambda: _at_rest(bench.pid), TOLD_S, "silent: it writes nothing at rest")
+    assert CANARY not in bench.device.log(), "silent: the secret is in the log"
+    assert not any(CANARY.encode() in said for said in bench.witness.bytes_heard()), "silent: the secret was said"
+
+
+def _at_rest(pid: int) -> bool:
+    """Whether it writes nothing for a while."""
+    before = _written(pid)
+    psutil.Process(pid).cpu_percent(REST_S)
+    return _written(pid) == before
+
+
+def _written(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/io").read_text(encoding="ascii").splitlines()
+    return int(dict(line.split(": ") for line in lines)["write_bytes"])

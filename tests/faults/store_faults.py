@@ -1,0 +1,236 @@
+"""The disk and what is on it: power cuts, failing and lying fsync, full disks, damage, loss."""
+
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+from tests.eventually import eventually
+from tests.faults.bench import Bench
+from tests.faults.fault import fault
+from tests.faults.system import PowerSupply, fill, filler, injecting, small_disk
+
+GROUP = "store"
+CUTS = 5
+DAMAGE_BYTES = 512
+
+
+def _database(bench: Bench) -> Path:
+    return bench.device.data / "database.sqlite"
+
+
+def _wal(bench: Bench) -> Path:
+    return bench.device.data / "database.sqlite-wal"
+
+
+def _cut_power(bench: Bench, supply: PowerSupply, *, lying: bool) -> None:
+    bench.publish()
+    bench.somewhere()
+    process = bench.device.process
+    assert process
+    process.send_signal(signal.SIGSTOP)
+    image = supply.snapshot()
+    said = {ack["revision"] for ack in bench.device.acks(verdict="accepted")}
+    bench.kill()
+    supply.come_back_as(image)
+    if not lying:
+        snapshot = bench.device.snapshot()
+        assert snapshot.sound == "ok", f"sane store: {snapshot.sound}"
+        stored = snapshot.targets["fleet"][1]
+        assert stored >= max(said), f"durable: {max(said)} was said to be accepted, the disk has {stored}"
+    bench.restart()
+
+
+@fault("power cut at a random moment of an apply, 5 times", GROUP, fresh=True)
+def power_cut(bench: Bench) -> None:
+    _stopped(bench)
+    with PowerSupply(bench.device.data) as supply:
+        bench.restart()
+        bench.converge(30)
+        for _ in range(CUTS):
+            _cut_power(bench, supply, lying=False)
+            bench.converge(30)
+        _stopped(bench)
+    bench.restart()
+
+
+@fault("power cut with a disk that lies about fsync", GROUP, fresh=True)
+def lying_disk(bench: Bench) -> None:
+    bench.lossy = True
+    _stopped(bench)
+    with PowerSupply(bench.device.data) as supply:
+        bench.restart()
+        bench.converge(30)
+        with injecting(bench.pid, "fdatasync,fsync", "retval=0"):
+            _cut_power(bench, supply, lying=True)
+        bench.converge(60)
+        _stopped(bench)
+    bench.restart()
+
+
+def _stopped(bench: Bench) -> None:
+    assert bench.device.stop() == 0
+
+
+@fault("fsync fails once", GROUP)
+def fsync_fails(bench: Bench) -> None:
+    _failing_fsync(bench, "error=EIO:when=1")
+
+
+@fault("fsync fails from now on", GROUP)
+def fsync_keeps_failing(bench: Bench) -> None:
+    _failing_fsync(bench, "error=EIO:when=1+")
+
+
+def _failing_fsync(bench: Bench, what: str) -> None:
+    with injecting(bench.pid, "fdatasync,fsync", what):
+        published = bench.publish()
+        eventually(lambda: not bench.alive, 15, "live: it ends, and does not go on with a disk that failed")
+    stored = bench.device.snapshot().targets["fleet"][1]
+    if stored < published.revision:
+        assert not bench.device.acks(verdict="accepted", revision=published.revision), "durable: it said it had it"
+
+
+@fault("disk full at a commit", GROUP, fast=True)
+def full_at_commit(bench: Bench) -> None:
+    _stopped(bench)
+    with small_disk(bench.device.data, "2m"):
+        bench.restart()
+        bench.converge(30)
+        fill(bench.device.data)
+        before = bench.device.identities()
+        published = bench.publish()
+        eventually(lambda: _says_full(bench), 20, "truthful: it says that its disk is full")
+        assert bench.device.identities() == before, "fail-static: what could not be stored was begun"
+        assert not bench.device.acks(verdict="accepted", revision=published.revision), "durable: it said it had it"
+        filler(bench.device.data).unlink()
+        bench.converge(30)
+        _stopped(bench)
+    bench.restart()
+
+
+def _says_full(bench: Bench) -> bool:
+    status = bench.status()
+    return status is not None and status["store"]["status"] == "full"
+
+
+@fault("disk full at boot", GROUP)
+def full_at_boot(bench: Bench) -> None:
+    bench.kill()
+    with small_disk(bench.device.data, "2m"):
+        fill(bench.device.data)
+        bench.device.host.remove(bench.device.identities()["web/api"][0])
+        bench.restart()
+        eventually(lambda: bench.device.runs("web/api"), 30, "fail-static: the stored target is carried out")
+        filler(bench.device.data).unlink()
+        bench.converge(30)
+        _stopped(bench)
+    bench.restart()
+
+
+@fault("512 bytes of the database damaged", GROUP, fast=True, fresh=True)
+def damaged(bench: Bench) -> None:
+    bench.lossy = True
+    bench.kill()
+    files = [file for file in (_database(bench), _wal(bench)) if file.exists() and file.stat().st_size > DAMAGE_BYTES]
+    file = bench.random.choice(files)
+    data = bytearray(file.read_bytes())
+    at = bench.random.randrange(len(data) - DAMAGE_BYTES)
+    data[at : at + DAMAGE_BYTES] = bench.random.randbytes(DAMAGE_BYTES)
+    file.write_bytes(data)
+    bench.restart()
+    bench.publish()
+
+
+@fault("database cut short", GROUP, fresh=True)
+def truncated(bench: Bench) -> None:
+    bench.lossy = True
+    bench.kill()
+    size = _database(bench).stat().st_size
+    with _database(bench).open("rb+") as file:
+        file.truncate(bench.random.randrange(size))
+    bench.restart()
+    bench.publish()
+
+
+@fault("database deleted", GROUP, fresh=True)
+def deleted(bench: Bench) -> None:
+    bench.lossy = True
+    bench.kill()
+    _database(bench).unlink()
+    if bench.random.random() < 0.5:
+        _wal(bench).unlink(missing_ok=True)
+    bench.restart()
+    bench.publish()
+
+
+@fault("the whole data folder lost", GROUP, fast=True, fresh=True)
+def all_lost(bench: Bench) -> None:
+    bench.lossy = True
+    bench.kill()
+    before = bench.device.identities()
+    shutil.rmtree(bench.device.data)
+    bench.wire.unplug()
+    bench.restart()
+    eventually(bench.status, 20, "it answers")
+    assert bench.device.identities() == before, "fail-static: it touched what it does not know"
+    bench.wire.plug()
+    bench.publish()
+
+
+@fault("the data folder deleted under the running agent", GROUP, fresh=True)
+def deleted_while_running(bench: Bench) -> None:
+    bench.lossy = True
+    shutil.rmtree(bench.device.data)
+    bench.publish()
+    bench.somewhere()
+    bench.kill()
+    bench.restart()
+
+
+@fault("database of a newer agent that this one may read", GROUP)
+def newer_schema(bench: Bench) -> None:
+    _stopped(bench)
+    _set_schema(bench, "schema_version = schema_version + 1")
+    bench.restart()
+    bench.publish()
+    bench.converge(30)
+    _stopped(bench)
+    _set_schema(bench, "schema_version = schema_version - 1")
+    bench.restart()
+
+
+@fault("database of a newer agent that this one may not read", GROUP, fresh=True)
+def incompatible_schema(bench: Bench) -> None:
+    bench.lossy = True
+    _stopped(bench)
+    before = bench.device.identities()
+    _set_schema(bench, "schema_version = 99, min_reader = 99")
+    bench.wire.unplug()
+    bench.restart()
+    bench.local_or_ended(15)
+    assert bench.device.identities() == before, "fail-static: it touched what it does not know"
+    bench.wire.plug()
+    bench.publish()
+
+
+def _set_schema(bench: Bench, change: str) -> None:
+    with closing(sqlite3.connect(_database(bench))) as database:
+        database.execute(f"UPDATE schema_meta SET {change}")
+        database.commit()
+
+
+@fault("a second agent on the same data folder", GROUP, fast=True)
+def second_agent(bench: Bench) -> None:
+    second = subprocess.run(
+        [sys.executable, "-m", "device_agent", "run"],
+        env=bench.device.environment(),
+        check=False,
+        capture_output=True,
+        timeout=30,
+    )
+    assert second.returncode == 1, f"live: the second ended with {second.returncode}: {second.stderr[-500:]!r}"
+    bench.publish()
