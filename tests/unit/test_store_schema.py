@@ -54,6 +54,7 @@ from device_agent.adapters.store import open_store
 
 class At:
     def now(self): return datetime(2026, 11, 22, tzinfo=UTC)
+    def monotonic(self): return 0.0
 
 for _ in range(2):
     open_store(Path(sys.argv[1]), At()).close()
