@@ -15,9 +15,16 @@ import urllib3
 from docker.api.client import APIClient
 from docker.errors import APIError
 
-from device_agent.adapters.docker_create import MAC_OF_ENDPOINT, archive, container_body, network_arguments
+from device_agent.adapters.docker_create import (
+    MAC_OF_ENDPOINT,
+    archive,
+    container_body,
+    left_out,
+    network_arguments,
+)
 from device_agent.adapters.docker_errors import sorted_error
 from device_agent.adapters.docker_http import EngineHttp
+from device_agent.adapters.docker_mounts import too_old
 from device_agent.model.errors import EngineError, Kind
 from device_agent.model.steps import Connect, Create, CreateNetwork, CreateVolume, Upload
 
@@ -53,13 +60,15 @@ class Actions:
             raise EngineError("name_in_use", message, Kind.OUTSIDE)
 
     def create(self, create: Create) -> list[str]:
-        """The engine's warnings."""
+        """Warnings: the engine's own, and what it is too old for."""
         with self._client(f"create {create.name}", more_s=DRIVER_S) as client:
             api = self._http.api()
+            if problem := too_old(create.mounts, api):
+                raise EngineError("bad_config", problem, Kind.TARGET)
             platform = create.service.platform if api >= _PLATFORM else None
             body = container_body(create, api)
             made = client.create_container_from_config(body, create.name, platform)  # type: ignore[no-untyped-call]
-        return list(made.get("Warnings") or ())
+        return [*(f"left out by this engine: {what}" for what in left_out(create, api)), *(made.get("Warnings") or ())]
 
     def connect(self, connect: Connect) -> None:
         network, mac_address = connect.endpoint.network, connect.endpoint.mac_address

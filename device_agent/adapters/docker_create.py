@@ -1,9 +1,8 @@
 """From a step to the engine's JSON: what Docker Compose would send for the same keys. Pure.
 
-Two choices of ours. A named or anonymous volume is a mount (it takes every option); a bind mount whose host path is to
-be made when it is missing is a bind, because that is what makes the path on every engine. Labels of the agent outweigh
-the service's. Further networks of a container are steps of their own: before API 1.44 the engine takes only one here.
-What an engine is too old for and Compose leaves out for it (`start_interval`, `annotations`) is left out here, too.
+Labels of the agent outweigh the service's. Further networks of a container are steps of their own: before API 1.44 the
+engine takes only one here. What an engine is too old for and Compose leaves out for it (`annotations`) is left out
+here, too, and so is a `start_interval`: `left_out` tells.
 """
 
 import io
@@ -11,17 +10,27 @@ import math
 import tarfile
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
 
-from device_agent.model.compose import DeviceRequest, File, Healthcheck, IpamConfig, Mount, Port, Service
+from device_agent.adapters.docker_mounts import Body, given, mounts
+from device_agent.model.compose import DeviceLimit, DeviceRequest, File, Healthcheck, IpamConfig, Port, Service
 from device_agent.model.steps import Create, CreateNetwork, Endpoint
-
-Body = dict[str, Any]
 
 _NS = 1_000_000_000
 _SYSTEM_PATHS = "systempaths=unconfined"
 MAC_OF_ENDPOINT = (1, 44)
 """Before, a container has one MAC address, that of its first network."""
+_ANNOTATIONS, _START_INTERVAL = (1, 43), (1, 44)
+
+
+def left_out(create: Create, api: tuple[int, int]) -> list[str]:
+    """What this engine is too old for and the container can be without."""
+    check = create.service.healthcheck
+    found: list[str] = []
+    if check and check.start_interval and api < _START_INTERVAL:
+        found.append("healthcheck.start_interval (it takes API 1.44)")
+    if create.service.annotations and api < _ANNOTATIONS:
+        found.append("annotations (it takes API 1.43)")
+    return found
 
 
 def container_body(create: Create, api: tuple[int, int]) -> Body:
@@ -33,7 +42,7 @@ def container_body(create: Create, api: tuple[int, int]) -> Body:
         "StopTimeout": math.ceil(service.stop_grace_period / _NS),
         "HostConfig": _host_config(create, api),
     }
-    _given(
+    given(
         body,
         Cmd=_list(service.command),
         Entrypoint=_list(service.entrypoint),
@@ -52,7 +61,7 @@ def container_body(create: Create, api: tuple[int, int]) -> Body:
     if first is None and service.mac_address:
         first = Endpoint(create.network_mode, mac_address=service.mac_address)
     if first and api < MAC_OF_ENDPOINT:
-        _given(body, MacAddress=first.mac_address)
+        given(body, MacAddress=first.mac_address)
         first = replace(first, mac_address=None) if create.endpoints else None
     if first:
         body["NetworkingConfig"] = {"EndpointsConfig": {first.network: _endpoint(first)}}
@@ -89,8 +98,8 @@ def archive(files: Iterable[File]) -> bytes:
 def _endpoint(endpoint: Endpoint) -> Body:
     body: Body = {}
     addresses: Body = {}
-    _given(addresses, IPv4Address=endpoint.ipv4_address, IPv6Address=endpoint.ipv6_address)
-    _given(
+    given(addresses, IPv4Address=endpoint.ipv4_address, IPv6Address=endpoint.ipv6_address)
+    given(
         body,
         Aliases=list(endpoint.aliases) or None,
         IPAMConfig=addresses or None,
@@ -102,17 +111,15 @@ def _endpoint(endpoint: Endpoint) -> Body:
 
 def _host_config(create: Create, api: tuple[int, int]) -> Body:
     service = create.service
-    mounts = [mount for mount in create.mounts if not _as_bind(mount)]
     host: Body = {
         "NetworkMode": create.network_mode,
         "RestartPolicy": {"Name": service.restart.policy, "MaximumRetryCount": service.restart.max_retries},
     }
-    _given(
+    given(
         host,
         Init=service.init,
         PortBindings=_port_bindings(service.ports) or None,
-        Binds=[_bind(mount) for mount in create.mounts if _as_bind(mount)] or None,
-        Mounts=[_mount(mount, api) for mount in mounts] or None,
+        **mounts(create.mounts, api),
         Tmpfs=dict(_tmpfs(entry) for entry in service.tmpfs) or None,
         NanoCpus=service.cpus,
         Memory=service.mem_limit,
@@ -127,7 +134,7 @@ def _host_config(create: Create, api: tuple[int, int]) -> Body:
         Sysctls=dict(service.sysctls) or None,
         Ulimits=[{"Name": n, "Soft": u.soft, "Hard": u.hard} for n, u in service.ulimits.items()] or None,
         LogConfig=_log_config(service),
-        Annotations=dict(service.annotations) or None if api >= (1, 43) else None,
+        Annotations=dict(service.annotations) or None if api >= _ANNOTATIONS else None,
         GroupAdd=list(service.group_add) or None,
         DnsOptions=list(service.dns_opt) or None,
         DnsSearch=list(service.dns_search) or None,
@@ -172,7 +179,21 @@ def _limits(service: Service) -> Body:
         "OomScoreAdj": service.oom_score_adj or None,
         "PidsLimit": service.pids_limit,
         "BlkioWeight": service.blkio_weight,
+        **{_BLKIO[key][0]: _block_devices(_BLKIO[key][1], limits) for key, limits in service.blkio_devices.items()},
     }
+
+
+_BLKIO = {
+    "weight_device": ("BlkioWeightDevice", "Weight"),
+    "device_read_bps": ("BlkioDeviceReadBps", "Rate"),
+    "device_read_iops": ("BlkioDeviceReadIOps", "Rate"),
+    "device_write_bps": ("BlkioDeviceWriteBps", "Rate"),
+    "device_write_iops": ("BlkioDeviceWriteIOps", "Rate"),
+}
+
+
+def _block_devices(what: str, limits: tuple[DeviceLimit, ...]) -> list[Body]:
+    return [{"Path": device.path, what: device.limit} for device in limits]
 
 
 def _device_request(request: DeviceRequest) -> Body:
@@ -185,11 +206,6 @@ def _device_request(request: DeviceRequest) -> Body:
     }
 
 
-def _given(body: Body, **values: object) -> None:
-    """Only what is given: what is left out is the engine's or the image's to choose."""
-    body.update({key: value for key, value in values.items() if value is not None})
-
-
 def _list(words: tuple[str, ...] | None) -> list[str] | None:
     return None if words is None else list(words)
 
@@ -198,13 +214,13 @@ def _healthcheck(check: Healthcheck | None, api: tuple[int, int]) -> Body | None
     if check is None:
         return None
     body: Body = {}
-    _given(
+    given(
         body,
         Test=_list(check.test),
         Interval=check.interval,
         Timeout=check.timeout,
         StartPeriod=check.start_period,
-        StartInterval=check.start_interval if api >= (1, 44) else None,
+        StartInterval=check.start_interval if api >= _START_INTERVAL else None,
         Retries=check.retries,
     )
     return body
@@ -220,35 +236,6 @@ def _port_bindings(ports: tuple[Port, ...]) -> Body:
         binding = {"HostIp": port.host_ip or "", "HostPort": port.published or ""}
         bindings.setdefault(_port_key(port), []).append(binding)
     return bindings
-
-
-def _as_bind(mount: Mount) -> bool:
-    """A bind makes the host path, and a bind alone can relabel. A colon cannot be written in one: that is a mount."""
-    wanted = mount.create_host_path or mount.selinux is not None
-    return mount.type == "bind" and wanted and ":" not in f"{mount.source}{mount.target}"
-
-
-def _bind(mount: Mount) -> str:
-    options = ("ro" if mount.read_only else "rw", mount.selinux, mount.propagation)
-    return f"{mount.source}:{mount.target}:{','.join(option for option in options if option)}"
-
-
-def _mount(mount: Mount, api: tuple[int, int]) -> Body:
-    body: Body = {"Type": mount.type, "Target": mount.target}
-    _given(body, Source=mount.source, ReadOnly=mount.read_only or None)
-    options: Body = {}
-    match mount.type:
-        case "volume":
-            _given(options, NoCopy=mount.nocopy or None)
-            _given(body, VolumeOptions=options or None)
-        case "bind":
-            create = mount.create_host_path and api >= (1, 42)
-            _given(options, Propagation=mount.propagation, CreateMountpoint=create or None)
-            _given(body, BindOptions=options or None)
-        case "tmpfs":
-            _given(options, SizeBytes=mount.tmpfs_size, Mode=mount.tmpfs_mode)
-            _given(body, TmpfsOptions=options or None)
-    return body
 
 
 def _tmpfs(entry: str) -> tuple[str, str]:
@@ -275,7 +262,7 @@ def _ipam(ipam: IpamConfig | None) -> Body | None:
     pools: list[Body] = []
     for pool in ipam.config:
         body: Body = {}
-        _given(
+        given(
             body,
             Subnet=pool.subnet,
             IPRange=pool.ip_range,
@@ -284,5 +271,5 @@ def _ipam(ipam: IpamConfig | None) -> Body | None:
         )
         pools.append(body)
     result: Body = {"Driver": ipam.driver or "default", "Config": pools}
-    _given(result, Options=dict(ipam.options) or None)
+    given(result, Options=dict(ipam.options) or None)
     return result

@@ -52,6 +52,12 @@ class Mount(Frozen):
     selinux: Literal["z", "Z"] | None = None
     """Relabel a bind mount: `z` shared, `Z` private to the container."""
     create_host_path: bool = True
+    recursive: Literal["disabled", "writable", "readonly"] | None = None
+    """What becomes of mounts below a bind mount: not there, not read-only, or read-only with it."""
+    subpath: str | None = None
+    """Of a named volume only this folder or file."""
+    labels: Mapping[str, str] = Field(default_factory=dict)
+    """Of an anonymous volume."""
     tmpfs_size: int | None = None
     tmpfs_mode: int | None = None
 
@@ -93,6 +99,13 @@ class DeviceRequest(Frozen):
     """-1: all; None: those of `device_ids`."""
     device_ids: tuple[str, ...] = ()
     options: Mapping[str, str] = Field(default_factory=dict)
+
+
+class DeviceLimit(Frozen):
+    """A weight, or bytes or operations a second, of a block device."""
+
+    path: str
+    limit: int
 
 
 class Ulimit(Frozen):
@@ -225,6 +238,8 @@ class Service(Frozen):
     pids_limit: int | None = None
     """-1: without limit."""
     blkio_weight: int | None = None
+    blkio_devices: Mapping[str, tuple[DeviceLimit, ...]] = Field(default_factory=dict)
+    """By Compose's keys: `weight_device`, `device_read_bps`, …"""
 
     container_name: str | None = None
     """Before the prefix of the device."""

@@ -12,7 +12,7 @@ from device_agent.model import compose_units as units
 from device_agent.model.compose import File
 from device_agent.model.compose_lists import NO_USE, WHEN_PUBLISHING
 from device_agent.model.compose_units import NotSupported, NotValid
-from device_agent.model.place import UNSUPPORTED, Place, Reader, by, read, read_object
+from device_agent.model.place import Place, Reader, by, read, read_object
 from device_agent.model.target import Json
 
 CONFIGS, SECRETS = "configs", "secrets"
@@ -29,7 +29,8 @@ _DEFINITION: Mapping[str, Reader] = {"content": by(units.string), "external": by
 _DEFINITION_REFUSED = {
     "file": f"`file` {WHEN_PUBLISHING}",
     "environment": f"`environment` {WHEN_PUBLISHING}",
-    **dict.fromkeys(("driver", "driver_opts", "template_driver"), UNSUPPORTED),
+    **dict.fromkeys(("driver", "driver_opts"), "nothing is fetched from elsewhere: give the `content` itself"),
+    "template_driver": "a content is taken as it is: what is in it is resolved before it is published",
 }
 _DEFINITION_IGNORED = {"name": NO_USE, "labels": NO_USE}
 
@@ -103,7 +104,8 @@ def settle(place: Place, fields: dict[str, Any]) -> None:
         taken.add(file.target)
     if granted and fields.get("read_only"):
         # They are written into the container before it is started, which the engine does not do in one like this.
-        place.unsupported(f"beside configs and secrets: {UNSUPPORTED}", "read_only")
+        message = "excludes configs and secrets, which the engine writes into the container: leave it writable"
+        place.unsupported(message, "read_only")
     fields["files"] = tuple(sorted((file for _, file in granted), key=lambda file: file.target))
 
 

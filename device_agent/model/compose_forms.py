@@ -175,9 +175,16 @@ def mount(value: Json) -> Mount:
     )
 
 
+_OTHER_MOUNTS = {
+    "npipe": "a named pipe is for Windows containers",
+    "cluster": "a cluster volume is a swarm's: use a volume of a driver that the engine has",
+    "image": "an image cannot be mounted: mount a volume that a service of that image fills",
+}
+
+
 def mount_type(value: Json) -> str:
-    if value in ("npipe", "cluster", "image"):
-        raise NotSupported(f"mounts of type {value} are not supported by this version of device-agent")
+    if isinstance(value, str) and value in _OTHER_MOUNTS:
+        raise NotSupported(_OTHER_MOUNTS[value])
     return one_of("volume", "bind", "tmpfs")(value)
 
 
@@ -197,7 +204,7 @@ def device_permissions(value: Json) -> str:
 def device_source(value: Json) -> str:
     path = text(value)
     if "=" in path and not path.startswith("/"):
-        raise NotSupported("CDI devices are not supported by this version of device-agent")
+        raise NotSupported(f"a CDI device is a request: write `gpus: [{{driver: cdi, device_ids: [{path}]}}]`")
     return host_path(path)
 
 

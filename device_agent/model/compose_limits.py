@@ -5,15 +5,16 @@
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from device_agent.model import compose_forms as forms
 from device_agent.model import compose_isolation as isolation
 from device_agent.model import compose_units as units
-from device_agent.model.compose import Restart
+from device_agent.model.compose import DeviceLimit, Restart
 from device_agent.model.compose_lists import NO_USE
 from device_agent.model.compose_units import NotValid
-from device_agent.model.place import UNSUPPORTED, Place, Reader, by, read_fields, read_object
+from device_agent.model.place import Place, Reader, by, read, read_fields, read_object
 from device_agent.model.target import Json
 
 
@@ -53,10 +54,27 @@ def _weight(value: Json) -> int | None:
     return weight or None
 
 
-_BLKIO: Mapping[str, Reader] = {"weight": by(_weight)}
-BLKIO_REFUSED = dict.fromkeys(
-    ("weight_device", "device_read_bps", "device_read_iops", "device_write_bps", "device_write_iops"), UNSUPPORTED
-)
+def _of_devices(key: str, parse: Callable[[Json], int | None]) -> Reader:
+    """A list of `{path, KEY}`. 0 is no limit."""
+
+    def one(item: Place) -> DeviceLimit | None:
+        fields = read_object(item, {"path": by(forms.host_path), key: by(parse)}, required=("path", key))
+        return DeviceLimit(path=fields["path"], limit=fields[key]) if fields[key] else None
+
+    def reader(place: Place) -> tuple[DeviceLimit, ...]:
+        return tuple(limit for item in place.items() for limit in read(item, one) if limit)
+
+    return reader
+
+
+_BLKIO: Mapping[str, Reader] = {
+    "weight": by(_weight),
+    "weight_device": _of_devices("weight", _weight),
+    "device_read_bps": _of_devices("rate", units.limit),
+    "device_read_iops": _of_devices("rate", units.integer),
+    "device_write_bps": _of_devices("rate", units.limit),
+    "device_write_iops": _of_devices("rate", units.integer),
+}
 
 LIMITS: Mapping[str, Reader] = {
     "cpus": by(units.cpus),
@@ -72,7 +90,7 @@ LIMITS: Mapping[str, Reader] = {
     "oom_kill_disable": by(units.boolean),
     "oom_score_adj": by(lambda value: units.integer(value, lowest=-1000, highest=1000)),
     "pids_limit": _count(lowest=-1),
-    "blkio_config": lambda place: read_object(place, _BLKIO, refused=BLKIO_REFUSED).get("weight"),
+    "blkio_config": lambda place: read_object(place, _BLKIO),
     "scale": by(units.integer),
 }
 
@@ -154,7 +172,9 @@ def settle(place: Place, fields: dict[str, Any]) -> None:
         fields["restart"] = deployed["restart_policy"]
     requests = (*fields.pop("gpus", ()), *resources.get("reservations", {}).get("devices", ()))
     fields["device_requests"] = requests
-    fields["blkio_weight"] = fields.pop("blkio_config", None)
+    blkio = fields.pop("blkio_config", {})
+    fields["blkio_weight"] = blkio.pop("weight", None)
+    fields["blkio_devices"] = {key: limits for key, limits in blkio.items() if limits}
     _check(place, fields)
 
 

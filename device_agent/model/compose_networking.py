@@ -8,7 +8,7 @@ from device_agent.model import compose_units as units
 from device_agent.model.compose import Port, ServiceNetwork
 from device_agent.model.compose_lists import string_or_list, strings
 from device_agent.model.compose_units import NotValid
-from device_agent.model.place import UNSUPPORTED, Place, Reader, by, read, read_object
+from device_agent.model.place import Place, Reader, by, read, read_object
 
 _PORT: Mapping[str, Reader] = {
     "target": by(lambda value: units.integer(value, lowest=1, highest=addresses.LARGEST_PORT)),
@@ -59,9 +59,12 @@ _SERVICE_NETWORK: Mapping[str, Reader] = {
     "mac_address": by(addresses.mac_address),
     "priority": by(units.number),
 }
-_SERVICE_NETWORK_REFUSED = dict.fromkeys(
-    ("interface_name", "link_local_ips", "driver_opts", "gw_priority"), UNSUPPORTED
-)
+_SERVICE_NETWORK_REFUSED = {
+    "interface_name": "the engine names the interface: tell one by its network's subnet, or by a fixed `mac_address`",
+    "link_local_ips": "link-local addresses are not given: `ipv4_address` and `ipv6_address` are",
+    "driver_opts": "options of a driver are given to the network itself, where it is declared",
+    "gw_priority": "the default route leads through the first network: order them with `priority`",
+}
 
 
 def _service_network(place: Place) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from device_agent.model import compose_units as units
 from device_agent.model.compose import IpamConfig, IpamPool, NetworkDefinition, VolumeDefinition
 from device_agent.model.compose_lists import labels, options
 from device_agent.model.compose_units import NotValid
-from device_agent.model.place import UNSUPPORTED, Noted, Place, Reader, by, map_of, read, read_object
+from device_agent.model.place import Noted, Place, Reader, by, map_of, read, read_object
 
 
 def _external(place: Place) -> bool | str:
@@ -86,11 +86,12 @@ _NETWORK: Mapping[str, Reader] = {
     "enable_ipv6": by(units.boolean),
 }
 _VOLUME: Mapping[str, Reader] = {**_DEFINITION, "name": by(forms.engine_name)}
+_NETWORK_REFUSED = {"enable_ipv4": "a network has IPv4 addresses, and IPv6 ones beside them by `enable_ipv6`"}
 _PREDEFINED_NETWORKS = ("bridge", "host", "none")
 
 
 def network(place: Place) -> NetworkDefinition:
-    definition = NetworkDefinition(**_definition(place, _NETWORK, refused={"enable_ipv4": UNSUPPORTED}))
+    definition = NetworkDefinition(**_definition(place, _NETWORK, refused=_NETWORK_REFUSED))
     if definition.name in _PREDEFINED_NETWORKS and not definition.external:
         raise NotValid("is a network of the engine itself: it can only be external", "name")
     return definition

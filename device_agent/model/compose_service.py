@@ -10,12 +10,12 @@ from device_agent.model import compose_files as files
 from device_agent.model import compose_forms as forms
 from device_agent.model import compose_isolation as isolation
 from device_agent.model import compose_limits as limits
+from device_agent.model import compose_mounts as mounts
 from device_agent.model import compose_networking as networking
 from device_agent.model import compose_pulling as pulling
 from device_agent.model import compose_scale as scale
 from device_agent.model import compose_units as units
-from device_agent.model.compose import Dependency, Healthcheck, Logging, Mount, Service, Update, VolumesFrom
-from device_agent.model.compose_addresses import NOT_OF_THE_APP
+from device_agent.model.compose import Dependency, Healthcheck, Logging, Service, Update
 from device_agent.model.compose_lists import NO_USE, WHEN_PUBLISHING, labels, options, pairs, string_or_list, strings
 from device_agent.model.compose_units import NotSupported, NotValid
 from device_agent.model.place import UNSUPPORTED, Place, Reader, by, list_of, read, read_fields, read_object
@@ -25,83 +25,6 @@ def _command(place: Place) -> tuple[str, ...] | None:
     if place.value is None or isinstance(place.value, str):
         return None if place.value is None else forms.words(place.value)
     return list_of(units.string)(place)  # type: ignore[no-any-return]
-
-
-_MOUNT: Mapping[str, Reader] = {
-    "type": by(forms.mount_type),
-    "source": by(units.text),
-    "target": by(forms.mount_point),
-    "read_only": by(units.boolean),
-    "bind": lambda place: read_object(place, _MOUNT_BIND, refused={"recursive": UNSUPPORTED}),
-    "volume": lambda place: read_object(
-        place, _MOUNT_VOLUME, refused=dict.fromkeys(("subpath", "labels"), UNSUPPORTED)
-    ),
-    "tmpfs": lambda place: read_object(place, _MOUNT_TMPFS),
-}
-_MOUNT_BIND: Mapping[str, Reader] = {
-    "propagation": by(units.one_of(*forms.PROPAGATIONS)),
-    "create_host_path": by(units.boolean),
-    "selinux": by(units.one_of("z", "Z")),
-}
-_MOUNT_VOLUME: Mapping[str, Reader] = {"nocopy": by(units.boolean)}
-_MOUNT_TMPFS: Mapping[str, Reader] = {"size": by(units.limit), "mode": by(units.file_mode)}
-
-
-def _mount(place: Place) -> Mount:
-    if not isinstance(place.value, dict):
-        return forms.mount(place.value)
-    fields = read_object(
-        place, _MOUNT, required=("type", "target"), refused={"image": UNSUPPORTED}, ignored={"consistency": NO_USE}
-    )
-    kind_of_mount = fields["type"]
-    for other in {"bind", "volume", "tmpfs"} - {kind_of_mount}:
-        if fields.pop(other, None):
-            raise NotValid(f"does not go with type {kind_of_mount}", other)
-    details = fields.pop(kind_of_mount, {})
-    if kind_of_mount == "tmpfs":
-        details = {f"tmpfs_{key}": value for key, value in details.items()}
-        if "source" in fields:
-            raise NotValid("a tmpfs has no source", "source")
-    elif kind_of_mount == "bind":
-        if "source" not in fields:
-            raise NotValid("is required for type bind", "source")
-        try:
-            fields["source"] = forms.host_path(fields["source"])
-        except NotValid as error:
-            raise NotValid(error.message, "source") from None
-    return Mount(**fields, **details)
-
-
-def _volumes(place: Place) -> tuple[Mount, ...]:
-    """The mounts, in their order. Each has its own mount point, and a named volume is declared by the app."""
-    found: list[Mount] = []
-    taken: set[str] = set()
-    for item in place.items():
-        long = isinstance(item.value, dict)
-        for mount in read(item, _mount):
-            if mount.target in taken:
-                item.invalid(f"something else is mounted on `{mount.target}` already", *(["target"] if long else []))
-            if mount.type == "volume" and mount.source is not None and mount.source not in place.names.volumes:
-                item.invalid(f"the app declares no volume `{mount.source}`", *(["source"] if long else []))
-            taken.add(mount.target)
-            found.append(mount)
-    return tuple(found)
-
-
-def _volumes_from(place: Place) -> tuple[VolumesFrom, ...]:
-    """`SERVICE[:ro|rw]` each."""
-
-    def source(item: Place) -> VolumesFrom:
-        service, colon, mode = units.text(item.value).partition(":")
-        if service == "container":
-            raise NotSupported(NOT_OF_THE_APP)
-        if colon and mode not in ("ro", "rw"):
-            raise NotValid("expected SERVICE, SERVICE:ro or SERVICE:rw")
-        if service not in item.names.services:
-            raise NotValid(f"the app has no service `{service}`")
-        return VolumesFrom(service=service, read_only=mode == "ro")
-
-    return tuple(dict.fromkeys(found for item in place.items() for found in read(item, source)))
 
 
 _DEPENDENCY: Mapping[str, Reader] = {
@@ -202,8 +125,8 @@ _SERVICE: Mapping[str, Reader] = {
     "restart": by(forms.restart),
     "stop_signal": by(forms.signal),
     "stop_grace_period": by(units.duration),
-    "volumes": _volumes,
-    "volumes_from": _volumes_from,
+    "volumes": mounts.volumes,
+    "volumes_from": mounts.volumes_from,
     "tmpfs": string_or_list(forms.tmpfs),
     "configs": files.files(files.CONFIGS),
     "secrets": files.files(files.SECRETS),
@@ -213,15 +136,18 @@ _SERVICE: Mapping[str, Reader] = {
     "deploy": limits.deploy,
 }
 _SERVICE_IGNORED = {"attach": NO_USE, "develop": NO_USE}
+_OF_WINDOWS = "is for Windows containers"
+_NO_REAL_TIME = "real-time shares are not given: `cpus` and `cpu_shares` are what a container gets of the CPU"
+_NO_HOOKS = "nothing is run in a container but its own command: do it there, or in a service that this one depends on"
 _SERVICE_REFUSED = {
-    **dict.fromkeys(
-        (
-            *("cpu_count", "cpu_percent", "cpu_rt_period", "cpu_rt_runtime"),
-            *("credential_spec", "isolation", "models", "post_start", "pre_stop", "provider"),
-            "use_api_socket",
-        ),
-        UNSUPPORTED,
-    ),
+    **dict.fromkeys(("cpu_count", "cpu_percent"), f"{_OF_WINDOWS}: limit it with `cpus`"),
+    **dict.fromkeys(("cpu_rt_period", "cpu_rt_runtime"), _NO_REAL_TIME),
+    "credential_spec": f"{_OF_WINDOWS}: give credentials as `secrets`",
+    "isolation": f"{_OF_WINDOWS}: how a container is kept apart is the `runtime`'s to say",
+    "models": "no models are run here: run a service that serves one, and give its address in `environment`",
+    **dict.fromkeys(("post_start", "pre_stop"), _NO_HOOKS),
+    "provider": "nothing but containers is run here: name an `image`",
+    "use_api_socket": "mount the engine's socket under `volumes`, where the device's policy allows it (engine_socket)",
     "external_links": "a container that is not of the app is reached by its name, on an `external` network of both",
     "build": "build on the device is not supported: publish an image",
     **{key: f"`{key}` {WHEN_PUBLISHING}" for key in ("env_file", "label_file", "extends", "profiles")},

@@ -85,8 +85,8 @@ def _warn_of_links(place: Place, name: str, services: Mapping[str, Service]) -> 
 def _check_mounts(place: Place, services: Mapping[str, Service]) -> None:
     for name, found in mounts(services):
         service = services[name]
-        own = set(service.volumes)
-        copied = [mount for mount in found if mount not in own]
+        own = {mount.target for mount in service.volumes}
+        copied = [mount for mount in found if mount.target not in own]
         if len(copied) > place.notes.mounts_left:
             place.invalid("too many mounts for one target", "services", name, "volumes_from")
             return

@@ -26,14 +26,14 @@ from device_agent.model.compose_lists import WHEN_PUBLISHING
 from device_agent.model.compose_scale import too_narrow
 from device_agent.model.compose_units import NotValid, duration, one_of
 from device_agent.model.errors import Problem, Refused
-from device_agent.model.place import UNSUPPORTED, Names, Notes, Place, Reader, by, read, read_fields, read_object
+from device_agent.model.place import Names, Notes, Place, Reader, by, read, read_fields, read_object
 from device_agent.model.target import Json
 
 DEFAULT_NETWORK = "default"
 
 _FILES = (compose_files.CONFIGS, compose_files.SECRETS)
 _APP_REFUSED = {
-    "models": UNSUPPORTED,
+    "models": "no models are run here: run a service that serves one",
     "include": f"`include` {WHEN_PUBLISHING}",
 }
 _APP_IGNORED = {

@@ -68,6 +68,9 @@ SNIPPETS: dict[str, Json] = {
             {"type": "tmpfs", "target": "/tmp", "tmpfs": {"size": 1048576}},
         ]
     },
+    "volumes_named": {"volumes": ["data:/data"]},
+    "volumes_from": {"volumes_from": ["volumes_named:ro"]},
+    "links": {"links": ["flags:banner"]},
     "tmpfs_text": {"tmpfs": "/run"},
     "tmpfs_list": {"tmpfs": ["/run:size=1m,mode=1777", "/tmp"]},
     "depends_list": {"depends_on": ["flags", "stopping"]},
@@ -273,6 +276,7 @@ def expected(service: Service) -> dict[str, Any]:
         "ulimits": {(name, limit.soft, limit.hard) for name, limit in service.ulimits.items()},
         "tmpfs": dict(entry.partition(":")[::2] for entry in service.tmpfs),
         "mounts": {_mount(mount) for mount in service.volumes},
+        "mounts_of_others": ["ro" if source.read_only else "rw" for source in service.volumes_from],
         "logging": dict(service.logging.options) if service.logging else {},
         "health": None
         if health is None
@@ -355,6 +359,7 @@ def seen(inspection: Any, service: Service) -> dict[str, Any]:
         "ulimits": {(limit["Name"], limit["Soft"], limit["Hard"]) for limit in host["Ulimits"] or ()},
         "tmpfs": host.get("Tmpfs") or {},
         "mounts": mounts,
+        "mounts_of_others": [written.partition(":")[2] or "rw" for written in host["VolumesFrom"] or ()],
         "logging": host["LogConfig"]["Config"],
         "health": None
         if health is None

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from device_agent.model.compose import Device, Healthcheck, IpamConfig, IpamPool, Logging, Mount, Port, Restart, Ulimit
 from device_agent.model.errors import EngineError
@@ -33,6 +34,8 @@ def part(inspected: dict[str, Any], path: str) -> Any:
 
 KEYS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, {"HostConfig.RestartPolicy": {"Name": "no", "MaximumRetryCount": 0}, "Config.StopTimeout": 10}),
+    ({"image": f"{DockerBench.image}"}, {"Config.Image": f"{DockerBench.image}"}),
+    ({"labels": {"team": "a"}}, {"Config.Labels.team": "a"}),
     ({"command": ("echo", "a b")}, {"Config.Cmd": ["echo", "a b"], "Config.Entrypoint": None}),
     ({"entrypoint": ("echo", "a")}, {"Config.Entrypoint": ["echo", "a"], "Config.Cmd": None}),
     ({"environment": {"A": "1", "B": "x=y z"}}, {"Config.Env": ["A=1", "B=x=y z", "PATH=/bin"]}),
@@ -163,6 +166,63 @@ def test_mounts(bench: DockerBench, tmp_path_factory: pytest.TempPathFactory) ->
     ids = bench.docker.exec_create(made.id, ["sh", "-c", "df -k /t | tail -1; stat -c %a /t"])
     words = bench.docker.exec_start(ids).split()
     assert (words[1], words[-1]) == (b"1024", b"700")
+
+
+def test_what_belongs_to_a_volume_that_only_one_container_has(bench: DockerBench) -> None:
+    mount = Mount(type="volume", target="/v", labels={"team": "a"})
+    made = bench.created(bench.step(mounts=(mount,)))
+
+    (shown,) = bench.docker.inspect_container(made.id)["Mounts"]
+
+    assert bench.docker.inspect_volume(shown["Name"])["Labels"] == {"team": "a"}
+
+
+def test_mounts_below_a_bind_mount(bench: DockerBench, tmp_path_factory: pytest.TempPathFactory) -> None:
+    there = str(tmp_path_factory.mktemp("there"))
+    mounts = tuple(
+        Mount(type="bind", target=f"/{word}", source=there, recursive=word, read_only=True)
+        for word in ("disabled", "writable")
+    )
+    made = bench.started(bench.step(mounts=mounts))
+
+    shown = {each["Target"]: each for each in bench.docker.inspect_container(made.id)["HostConfig"]["Mounts"]}
+
+    assert shown["/disabled"]["BindOptions"]["NonRecursive"] is True
+    below = shown["/writable"].get("BindOptions", {}).get("ReadOnlyNonRecursive", False)
+    assert below == (api(bench) >= (1, 44))
+
+
+@pytest.mark.parametrize(
+    ("mount", "since"),
+    [
+        (Mount(type="volume", target="/v", source="v", subpath="a"), (1, 45)),
+        (Mount(type="bind", target="/v", source="/tmp", recursive="readonly", read_only=True), (1, 44)),
+    ],
+)
+def test_what_an_engine_would_leave_out_unasked(bench: DockerBench, mount: Mount, since: tuple[int, int]) -> None:
+    if mount.source == "v":
+        mount = mount.model_copy(update={"source": bench.volume().name})
+    if api(bench) >= since:
+        bench.created(bench.step(mounts=(mount,)))
+        return
+    with pytest.raises(EngineError, match="it takes API") as caught:
+        bench.engine.create(bench.step(mounts=(mount,)))
+    assert caught.value.code == "bad_config"
+    assert bench.find(bench.name("api")) is None
+
+
+def test_what_is_left_out_is_told(bench: DockerBench) -> None:
+    check = Healthcheck(test=("CMD", "true"), start_interval=10**9)
+    with capture_logs() as logs:
+        made = bench.created(bench.step(healthcheck=check))
+
+    shown = bench.docker.inspect_container(made.id)["Config"]["Healthcheck"].get("StartInterval")
+    told = any("start_interval" in entry.get("message", "") for entry in logs)
+    assert (shown, told) == ((10**9, False) if api(bench) >= (1, 44) else (None, True))
+
+
+def api(bench: DockerBench) -> tuple[int, ...]:
+    return tuple(int(word) for word in bench.docker.api_version.split("."))
 
 
 def test_a_host_path_that_must_be_there_is_not_made(

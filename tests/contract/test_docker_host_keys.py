@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from device_agent.model.compose import DeviceRequest
+from device_agent.model.compose import DeviceLimit, DeviceRequest
 from device_agent.model.errors import EngineError
 from device_agent.model.steps import Connect, Endpoint
 from tests.contract.engine_bench import DockerBench
@@ -110,6 +110,27 @@ def test_the_weight_of_input_and_output_where_the_kernel_has_it(bench: DockerBen
     weight = bench.docker.inspect_container(made.id)["HostConfig"]["BlkioWeight"]
     warned = any("weight" in entry.get("message", "").lower() for entry in logs)
     assert weight == (0 if warned else 300)
+
+
+@pytest.mark.parametrize(
+    ("key", "shown", "what"),
+    [
+        ("device_read_bps", "BlkioDeviceReadBps", "Rate"),
+        ("device_read_iops", "BlkioDeviceReadIOps", "Rate"),
+        ("device_write_bps", "BlkioDeviceWriteBps", "Rate"),
+        ("device_write_iops", "BlkioDeviceWriteIOps", "Rate"),
+        ("weight_device", "BlkioWeightDevice", "Weight"),
+    ],
+)
+def test_the_input_and_output_of_a_device_where_the_kernel_limits_it(
+    bench: DockerBench, key: str, shown: str, what: str
+) -> None:
+    with capture_logs() as logs:
+        made = bench.created(bench.step(blkio_devices={key: (DeviceLimit(path="/dev/loop0", limit=300),)}))
+
+    told = bench.docker.inspect_container(made.id)["HostConfig"][shown]
+    warned = any("kernel" in entry.get("message", "").lower() for entry in logs)
+    assert told == ([] if warned else [{"Path": "/dev/loop0", what: 300}])
 
 
 def test_devices_that_a_driver_chooses(bench: DockerBench) -> None:

@@ -215,7 +215,8 @@ def test_everything_that_is_wrong_is_named_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "hint"), [("include", "cloud-sim publish does it"), ("models", "not supported"), ("service", "not a key")]
+    ("key", "hint"),
+    [("include", "cloud-sim publish does it"), ("models", "run a service that serves one"), ("service", "not a key")],
 )
 def test_keys_of_an_app_that_are_not_supported(key: str, hint: str) -> None:
     refusal = refuse({"web": {"services": {"a": ANY}, key: []}})

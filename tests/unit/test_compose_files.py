@@ -101,7 +101,7 @@ def test_a_mount_beside_a_file_hides_nothing() -> None:
         ({"file": "./a"}, "unsupported", "/file", "cloud-sim publish does it"),
         ({"environment": "A"}, "unsupported", "/environment", "cloud-sim publish does it"),
         ({"external": True}, "unsupported", "/external", "give the content itself"),
-        ({"content": "a", "template_driver": "golang"}, "unsupported", "/template_driver", "not supported"),
+        ({"content": "a", "template_driver": "golang"}, "unsupported", "/template_driver", "before it is published"),
         ({"content": "a", "contents": "b"}, "unsupported", "/contents", "not a key"),
     ],
 )

@@ -404,17 +404,21 @@ def test_a_variable_where_it_makes_a_value_wrong_gets_a_hint(key: str, value: Js
         *((key, "x", "", HINT) for key in ("env_file", "label_file", "extends", "profiles")),
         ("imag", "x", "", "not a key that Compose has here"),
         ("deploy", {"sclae": 2}, "/sclae", "not a key"),
-        ("networks", {"front": {"gw_priority": 1}}, "/front/gw_priority", "not supported"),
-        *(
-            ("volumes", [{"type": kind, "target": "/d"}], "/0/type", "not supported")
-            for kind in ("npipe", "cluster", "image")
-        ),
-        (
-            "volumes",
-            [{"type": "volume", "target": "/d", "volume": {"subpath": "a"}}],
-            "/0/volume/subpath",
-            "not supported",
-        ),
+        ("networks", {"front": {"gw_priority": 1}}, "/front/gw_priority", "`priority`"),
+        ("networks", {"front": {"interface_name": "eth0"}}, "/front/interface_name", "`mac_address`"),
+        ("networks", {"front": {"link_local_ips": []}}, "/front/link_local_ips", "`ipv4_address`"),
+        ("networks", {"front": {"driver_opts": {}}}, "/front/driver_opts", "where it is declared"),
+        ("cpu_count", 2, "", "`cpus`"),
+        ("cpu_percent", 50, "", "`cpus`"),
+        ("cpu_rt_period", "1400us", "", "`cpu_shares`"),
+        ("cpu_rt_runtime", "400ms", "", "`cpu_shares`"),
+        ("credential_spec", {"file": "a.json"}, "", "`secrets`"),
+        ("isolation", "hyperv", "", "`runtime`"),
+        ("models", ["llm"], "", "run a service"),
+        ("post_start", [{"command": "a"}], "", "its own command"),
+        ("pre_stop", [{"command": "a"}], "", "its own command"),
+        ("provider", {"type": "a"}, "", "`image`"),
+        ("use_api_socket", True, "", "`volumes`"),
         ("volumes", [{"type": "volume", "target": "/d", "sourec": "a"}], "/0/sourec", "not a key"),
         ("depends_on", {"db": {"condition": "service_started", "restart": True}}, "/db/restart", "not supported"),
         ("ports", [{"target": 80, "host": 80}], "/0/host", "not a key"),
@@ -565,3 +569,26 @@ def test_wrong_networks_and_volumes(section: str, value: Json, code: str, where:
         code,
         {f"/apps/web/{section}/it{place}" for place in (where.split(" ") if where else [""])},
     )
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "field", "expected"),
+    [
+        ("x-state", "running", "state", None),
+        ("x-state", "stopped", "state", "stopped"),
+        ("x-update", {}, "update", None),
+        ("x-update", {"strategy": "recreate"}, "update", None),
+        ("x-update", {"strategy": "start-first"}, "update", {"strategy": "start-first"}),
+    ],
+)
+def test_keys_of_our_own(key: str, value: Json, field: str, expected: Json) -> None:
+    assert dump(app({"image": "api", key: value}))["services"]["api"].get(field) == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "where"),
+    [("x-state", "paused", ""), ("x-state", None, ""), ("x-update", {"strategy": "x"}, "/strategy")],
+)
+def test_wrong_values_of_our_own(key: str, value: Json, where: str) -> None:
+    code, problems = refused(app({"image": "api", key: value}))
+    assert (code, list(problems)) == ("invalid", [f"{SERVICE}/{key}{where}"])

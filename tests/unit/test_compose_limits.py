@@ -58,6 +58,26 @@ def resources(**sections: Json) -> Json:
         ({"blkio_config": {"weight": 300}}, {"blkio_weight": 300}),
         ({"blkio_config": {"weight": 0}}, {}),
         ({"blkio_config": {}}, {}),
+        *(
+            (
+                {"blkio_config": {key: [{"path": "/dev/sda", "rate": rate}]}},
+                {"blkio_devices": {key: [{"path": "/dev/sda", "limit": 2**20}]}},
+            )
+            for key in ("device_read_bps", "device_write_bps")
+            for rate in ("1mb", 2**20, str(2**20))
+        ),
+        *(
+            (
+                {"blkio_config": {key: [{"path": "/dev/sda", "rate": rate}, {"path": "/dev/sdb", "rate": 0}]}},
+                {"blkio_devices": {key: [{"path": "/dev/sda", "limit": 120}]}},
+            )
+            for key in ("device_read_iops", "device_write_iops")
+            for rate in (120, "120")
+        ),
+        (
+            {"blkio_config": {"weight": 300, "weight_device": [{"path": "/dev/sda", "weight": 400}]}},
+            {"blkio_weight": 300, "blkio_devices": {"weight_device": [{"path": "/dev/sda", "limit": 400}]}},
+        ),
         ({"mem_limit": "64m", "memswap_limit": "128m"}, {"mem_limit": 64 * MIB, "memswap_limit": 128 * MIB}),
         ({"mem_limit": "64m", "mem_reservation": "64m"}, {"mem_limit": 64 * MIB, "mem_reservation": 64 * MIB}),
         ({"cpu_quota": 20_000, "cpu_period": 50_000}, {"cpu_quota": 20_000, "cpu_period": 50_000}),
@@ -107,6 +127,14 @@ def test_what_is_said_in_more_than_one_place(keys: Json, expected: Json) -> None
         *(("pids_limit", value, "") for value in (-2, "many")),
         *(("blkio_config", value, where) for value, where in ((5, ""), ({"weight": 5}, "/weight"))),
         *(("blkio_config", {"weight": value}, "/weight") for value in (1001, "300")),
+        ("blkio_config", {"weight_device": [{"path": "/dev/a", "weight": 5}]}, "/weight_device/0/weight"),
+        (
+            "blkio_config",
+            {"device_read_bps": [{"path": "dev/a", "rate": "x"}]},
+            "/device_read_bps/0/path /device_read_bps/0/rate",
+        ),
+        ("blkio_config", {"device_read_iops": [{"path": "/dev/a"}]}, "/device_read_iops/0/rate"),
+        ("blkio_config", {"device_write_iops": {}, "device_write_bps": [5]}, "/device_write_iops /device_write_bps/0"),
         *(("scale", value, "") for value in ("x", -1, 1.5, None, True)),
         ("scale", 5000, ""),
         ("deploy", {"replicas": 5000}, "/replicas"),
@@ -162,7 +190,6 @@ def test_what_does_not_go_together(keys: Json, where: str) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "where", "message"),
     [
-        ("blkio_config", {"device_read_bps": []}, "/device_read_bps", "not supported"),
         ("blkio_config", {"wieght": 5}, "/wieght", "not a key"),
         ("deploy", resources(limit={}), "/resources/limit", "not a key"),
         ("deploy", resources(limits={"devices": []}), "/resources/limits/devices", "not a key"),

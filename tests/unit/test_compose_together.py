@@ -71,6 +71,8 @@ def test_shared_memory_is_had_of_one_that_shares_it(ipc: str, possible: bool) ->
         (["db"], [{"service": "db"}]),
         (["db:rw"], [{"service": "db"}]),
         (["db:ro"], [{"service": "db", "read_only": True}]),
+        (["service:db"], [{"service": "db"}]),
+        (["service:db:ro"], [{"service": "db", "read_only": True}]),
         (["db:ro", "db:ro"], [{"service": "db", "read_only": True}]),
     ],
 )

@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 
-from device_agent.adapters.docker_create import container_body, network_arguments
+from device_agent.adapters.docker_create import container_body, left_out, network_arguments
+from device_agent.adapters.docker_mounts import too_old
 from device_agent.model.compose import (
     Device,
+    DeviceLimit,
     DeviceRequest,
     Healthcheck,
     IpamConfig,
@@ -71,6 +73,14 @@ OF_CONTAINER: list[tuple[dict[str, Any], dict[str, Any]]] = [
 
 OF_HOST: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"init": True}, {"Init": True}),
+    (
+        {"blkio_devices": {"device_read_bps": (DeviceLimit(path="/dev/sda", limit=5),)}},
+        {"BlkioDeviceReadBps": [{"Path": "/dev/sda", "Rate": 5}]},
+    ),
+    (
+        {"blkio_devices": {"weight_device": (DeviceLimit(path="/dev/sda", limit=300),)}},
+        {"BlkioWeightDevice": [{"Path": "/dev/sda", "Weight": 300}]},
+    ),
     ({"init": False}, {"Init": False}),
     ({"restart": Restart(policy="no")}, {"RestartPolicy": {"Name": "no", "MaximumRetryCount": 0}}),
     (
@@ -192,6 +202,22 @@ MOUNTS: list[tuple[Mount, dict[str, Any]]] = [
         {"Mounts": [{"Type": "tmpfs", "Target": "/d", "TmpfsOptions": {"SizeBytes": 1024, "Mode": 0o1777}}]},
     ),
     (Mount(type="tmpfs", target="/d"), {"Mounts": [{"Type": "tmpfs", "Target": "/d"}]}),
+    (
+        Mount(type="volume", target="/d", source="v", subpath="a/b"),
+        {"Mounts": [{"Type": "volume", "Target": "/d", "Source": "v", "VolumeOptions": {"Subpath": "a/b"}}]},
+    ),
+    (
+        Mount(type="volume", target="/d", labels={"a": "b"}),
+        {"Mounts": [{"Type": "volume", "Target": "/d", "VolumeOptions": {"Labels": {"a": "b"}}}]},
+    ),
+    (
+        Mount(type="bind", target="/d", source="/h", recursive="disabled"),
+        {"Mounts": [{"Type": "bind", "Target": "/d", "Source": "/h", "BindOptions": {"NonRecursive": True}}]},
+    ),
+    (
+        Mount(type="bind", target="/d", source="/h", recursive="writable", read_only=True),
+        {"Mounts": [{"Type": "bind", "Target": "/d", "Source": "/h", "ReadOnly": True}]},
+    ),
 ]
 
 
@@ -223,7 +249,30 @@ def test_what_only_a_newer_engine_knows() -> None:
 
     assert body(NEW, healthcheck=check)["Healthcheck"] == {"Test": ["CMD", "x"], "StartInterval": 7}
     assert body(OLD, healthcheck=check)["Healthcheck"] == {"Test": ["CMD", "x"]}
+    for asked, sent in (("writable", "ReadOnlyNonRecursive"), ("readonly", "ReadOnlyForceRecursive")):
+        below = Mount(type="bind", target="/d", source="/h", read_only=True, recursive=asked)
+        assert body(NEW, mounts=(below,))["HostConfig"]["Mounts"][0]["BindOptions"][sent] is True
     assert body(NEW, mounts=(bind,))["HostConfig"]["Mounts"][0]["BindOptions"] == {"CreateMountpoint": True}
+
+
+def test_what_this_engine_is_too_old_for_is_told_where_it_can_be_left_out() -> None:
+    keys = {"healthcheck": Healthcheck(test=("CMD", "x"), start_interval=7), "annotations": {"a": "b"}}
+    step = Create("shop-api-1", "a:1", Service(image="a:1", **keys), {}, "none")
+
+    assert [word.split(" ")[0] for word in left_out(step, OLD)] == ["healthcheck.start_interval", "annotations"]
+    assert left_out(step, NEW) == []
+
+
+@pytest.mark.parametrize(
+    ("mount", "since"),
+    [
+        (Mount(type="volume", target="/d", source="v", subpath="a"), (1, 45)),
+        (Mount(type="bind", target="/d", source="/h", recursive="readonly", read_only=True), (1, 44)),
+    ],
+)
+def test_what_a_container_may_not_be_without(mount: Mount, since: tuple[int, int]) -> None:
+    assert "it takes API" in too_old((mount,), (since[0], since[1] - 1))
+    assert too_old((mount,), since) == ""
 
 
 def test_networks() -> None:
