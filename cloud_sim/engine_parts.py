@@ -2,9 +2,9 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from device_agent.model.compose import File
+from device_agent.model.compose import File, Restart
 from device_agent.model.errors import Kind
 from device_agent.model.image import normalise
 from device_agent.model.observed import (
@@ -19,6 +19,7 @@ from device_agent.model.observed import (
     LABEL_VOLUME,
     Container,
     Health,
+    Limits,
     Network,
     Status,
     Volume,
@@ -70,6 +71,23 @@ class SimContainer:
     restarts: int = 0
     error: str = ""
     stopped_by_hand: bool = False
+    restart: Restart = field(init=False)
+    limits: Limits = field(init=False)
+    """Both as made, until somebody changes them."""
+
+    def __post_init__(self) -> None:
+        service = self.made.service
+        self.restart = service.restart
+        self.limits = Limits(
+            cpus=service.cpus_at_most or 0,
+            cpu_shares=service.cpu_shares or 0,
+            cpuset=service.cpuset or "",
+            memory=service.mem_limit or 0,
+            memory_reservation=service.mem_reservation or 0,
+            memory_swap=service.memswap_limit or 2 * (service.mem_limit or 0),
+            pids=service.pids_limit or 0,
+            blkio_weight=service.blkio_weight or 0,
+        )
 
     @property
     def up(self) -> bool:
@@ -85,10 +103,10 @@ class SimContainer:
         """What the engine does, by the restart policy, now that the process has ended."""
         if self.stopped_by_hand:
             return False
-        restart = self.made.service.restart
-        if restart.policy == "on-failure":
-            return self.exit_code != 0 and (not restart.max_retries or self.restarts < restart.max_retries)
-        return restart.policy in ("always", "unless-stopped")
+        if self.restart.policy == "on-failure":
+            most = self.restart.max_retries
+            return self.exit_code != 0 and (not most or self.restarts < most)
+        return self.restart.policy in ("always", "unless-stopped")
 
     @property
     def app(self) -> str:
@@ -122,7 +140,8 @@ class SimContainer:
             published=frozenset(fixed) | {(port, protocol) for port, protocol, _ in self.ports},
             health=self.health,
             exit_code=self.exit_code,
-            restart=self.made.service.restart.policy,
+            restart=self.restart.policy,
+            limits=replace(self.limits, retries=self.restart.max_retries),
             started_at=self.started_at,
             restarts=self.restarts,
             error=self.error,

@@ -4,12 +4,15 @@ Nothing happens by itself: a process ends and a check reports when it is started
 `exit`, `reboot`, …). Containers are named by name or id. Safe for threads; time is a count, so runs can be repeated.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from threading import RLock
+from typing import Any
 
 from cloud_sim.engine_parts import Behaviour, SimContainer, SimNetwork, SimVolume, image_id
-from device_agent.model.compose import Port, Service
+from device_agent.model.compose import Port, Restart, Service
 from device_agent.model.errors import EngineError, Kind
 from device_agent.model.image import normalise
 from device_agent.model.observed import LABEL_APP, LABEL_DEVICE, EngineEvent, Health, Status
@@ -116,6 +119,14 @@ class World:
             found.status = Status.PAUSED
             self.happened(found, "pause")
 
+    def update(self, container: str, restart: Restart | None = None, **limits: Any) -> None:
+        """`docker update`."""
+        with self.lock:
+            found = self.required(container)
+            found.restart = restart or found.restart
+            found.limits = replace(found.limits, **limits)
+            self.happened(found, "update")
+
     def rm(self, container: str) -> None:
         """`docker rm -f`."""
         with self.lock:
@@ -125,7 +136,7 @@ class World:
         """Every process ends; what the restart policies say runs again."""
         with self.lock:
             for container in self.containers.values():
-                ran, policy = container.up, container.made.service.restart.policy
+                ran, policy = container.up, container.restart.policy
                 if ran:
                     container.status, container.exit_code, container.health = Status.EXITED, 137, None
                     container.ports = frozenset()
@@ -305,7 +316,8 @@ class World:
 
     def _new_id(self) -> str:
         self._count += 1
-        return f"{self._count:064x}"
+        # As an engine's, the first characters tell it apart.
+        return hashlib.sha256(str(self._count).encode()).hexdigest()
 
 
 def _collide(one: tuple[int, str, str], other: tuple[int, str, str]) -> bool:

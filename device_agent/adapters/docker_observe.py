@@ -24,6 +24,7 @@ from device_agent.model.observed import (
     LABEL_VOLUME,
     Container,
     Health,
+    Limits,
     Network,
     Status,
     Volume,
@@ -39,6 +40,9 @@ _CODE = re.compile(r"\((-?\d+)\)")
 _ENDED = frozenset({Status.EXITED, Status.DEAD, Status.RESTARTING})
 _PODMAN = {"stopping": Status.RUNNING, "stopped": Status.EXITED}
 """Its own words; `configured` and `initialized` are created."""
+_CPU = 1_000_000_000
+_CPU_PERIOD = 100_000
+"""The kernel's, in microseconds, where only a quota is given."""
 _NEVER = "0001-01-01T00:00:00Z"
 
 
@@ -69,6 +73,7 @@ class Inspected:
     started_at: str | None
     restarts: int
     error: str
+    limits: Limits
     bound: frozenset[tuple[int, str]]
     """Fixed host ports it is to have, also while it does not run."""
 
@@ -93,6 +98,7 @@ def with_inspection(listed: Listed, inspected: Inspected | None, networks: Mappi
         published=c.published | inspected.bound,
         exit_code=inspected.exit_code if ended else None,
         restart=inspected.restart,
+        limits=inspected.limits,
         started_at=inspected.started_at,
         restarts=inspected.restarts,
         error=inspected.error,
@@ -116,6 +122,7 @@ def inspected_container(body: bytes, mark: tuple[Status, int | None]) -> Inspect
         started_at=None if started in ("", _NEVER) else started,
         restarts=document.get("RestartCount") or 0,
         error=error,
+        limits=_limits(host),
         bound=frozenset(_bound(host.get("PortBindings") or {})),
     )
 
@@ -203,6 +210,22 @@ def _bound(bindings: Mapping[str, list[Json] | None]) -> Iterator[tuple[int, str
             port = choice.get("HostPort") or ""
             if port.isdecimal() and port != "0":
                 yield int(port), protocol
+
+
+def _limits(host: Json) -> Limits:
+    quota, period = host.get("CpuQuota") or 0, host.get("CpuPeriod") or _CPU_PERIOD
+    by_quota = quota * _CPU // period if quota > 0 else 0
+    return Limits(
+        cpus=host.get("NanoCpus") or by_quota,
+        cpu_shares=host.get("CpuShares") or 0,
+        cpuset=host.get("CpusetCpus") or "",
+        memory=host.get("Memory") or 0,
+        memory_reservation=host.get("MemoryReservation") or 0,
+        memory_swap=host.get("MemorySwap") or 0,
+        pids=host.get("PidsLimit") or 0,
+        blkio_weight=host.get("BlkioWeight") or 0,
+        retries=(host.get("RestartPolicy") or {}).get("MaximumRetryCount") or 0,
+    )
 
 
 def _network(item: Json, owner: str) -> Network:

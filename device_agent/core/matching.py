@@ -6,6 +6,7 @@ Shared by the planner, which acts on it, and by the report, which tells it.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from device_agent.core.limits import changed
 from device_agent.core.wanted import WantedApp, WantedService
 from device_agent.model.observed import Container, Health, Observed, Status
 
@@ -55,12 +56,13 @@ def match_services(wanted: WantedApp, observed: Observed) -> dict[str, Match]:
     """By service, in dependency order."""
     matches: dict[str, Match] = {}
     for name, service in wanted.services.items():
-        mine = [
+        mine = (
             c
             for c in observed.containers
             if c.app == wanted.name and c.service == name and c.status not in (Status.REMOVING, Status.DEAD)
-        ]
-        matches[name] = _match(service, mine, observed.images, matches)
+        )
+        ranked = sorted(mine, key=lambda c, name=name: _preference(c, wanted.container_name(name, c.spec)))  # type: ignore[misc]
+        matches[name] = _match(service, ranked, observed.images, matches)
     return matches
 
 
@@ -76,21 +78,23 @@ def _match(
         if shared is None:
             return False
         if image_id:
-            return container.spec == spec
+            return container.spec == spec and not changed(wanted.service, container)
         # The tag is gone, but a container made from it is still what the target asks for.
         return container.image == wanted.image and container.spec == wanted.spec(container.image_id, shared)
 
-    winners = sorted(filter(as_wanted, mine), key=_preference)
+    winners = [c for c in mine if as_wanted(c)]
     others = [c for c in mine if not as_wanted(c)]
-    ranked = (*winners[1:], *sorted(others, key=_preference))
-    return Match(image_id, spec, shared or (), winners[0] if winners else None, ranked)
+    return Match(image_id, spec, shared or (), winners[0] if winners else None, (*winners[1:], *others))
 
 
-def _preference(container: Container) -> tuple[int, str, str]:
-    """Running before ended before never started; of equals the one started last. Listing order means nothing."""
+def _preference(container: Container, name: str) -> tuple[int, bool, str, str]:
+    """Running before ended before never started; then the one that has its name: a copy made by hand has another.
+
+    Of equals the one started last. Listing order means nothing.
+    """
     rank = {Status.RUNNING: 0, Status.RESTARTING: 1, Status.PAUSED: 2, Status.EXITED: 3}.get(container.status, 4)
     started = container.started_at or ""
-    return rank, _descending(started), container.id
+    return rank, container.name != name, _descending(started), container.id
 
 
 def _descending(text: str) -> str:

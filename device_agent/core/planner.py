@@ -26,6 +26,7 @@ from device_agent.core.draft import (
 )
 from device_agent.core.foundations import Foundations
 from device_agent.core.images import NOTHING_PULLED, Pulled
+from device_agent.core.limits import changed
 from device_agent.core.matching import Match, as_asked, match_services, present
 from device_agent.core.naming import Names
 from device_agent.core.wanted import WantedApp, WantedService
@@ -317,7 +318,10 @@ class _Planning:
         asked = match.winner is not None and match.winner.run == wanted.anew
         if asked:
             cause = "an operator wants it started"
-        again = ended and not match.others and not asked
+        # Made anew for a limit that it does not keep, it would be so for ever: then it waits longer each time.
+        updated = next((changed(wanted.service, other) for other in match.others if other.spec == spec), "")
+        again = bool(updated) or (ended and not match.others and not asked)
+        cause = updated or cause
         start = Step(Start(container), wanted.name, spec, cause, after | stops, until, commits=bool(stops), again=again)
         container, renamed = self.names.switch(wanted, match, container, start)
         started = self.steps.add(replace(start, action=Start(container), after=start.after | renamed))
@@ -398,6 +402,8 @@ def _why_created(wanted: WantedService, match: Match) -> str:
         return "it does not exist"
     if old.image != wanted.image:
         return f"image changed: {old.image} → {wanted.image}"
+    if old.spec == match.spec:
+        return changed(wanted.service, old)
     if match.image_id and old.image_id != match.image_id:
         return f"image {wanted.image} is another one now"
     return "its definition changed"

@@ -24,8 +24,6 @@ ENGINE_SOCKETS = (
 ANY = "*"
 _HARMLESS_OPTION = "no-new-privileges=true"
 _CPU = 1_000_000_000
-_CPU_PERIOD = 100_000
-"""The kernel's, in microseconds, where only a quota is given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,9 +162,7 @@ def _memory(service: Service) -> int | None:
 
 
 def _cpus(service: Service) -> int | None:
-    if service.cpu_quota and service.cpu_quota > 0:
-        return service.cpu_quota * _CPU // (service.cpu_period or _CPU_PERIOD)
-    return service.cpus
+    return service.cpus_at_most
 
 
 def _as_memory(size: int) -> str:

@@ -10,6 +10,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+_CPU = 1_000_000_000
+_CPU_PERIOD = 100_000
+"""The kernel's, in microseconds, where only a quota is given."""
+
 
 class Frozen(BaseModel):
     """A strict, closed, frozen object. Unknown keys are refused, except `x-…`, which are reported as warnings."""
@@ -246,6 +250,13 @@ class Service(Frozen):
 
     files: tuple[File, ...] = ()
     """Of `configs` and `secrets`, by target."""
+
+    @property
+    def cpus_at_most(self) -> int | None:
+        """Billionths of a CPU, by `cpus` or by a quota for a period; None: not limited."""
+        if self.cpu_quota and self.cpu_quota > 0:
+            return self.cpu_quota * _CPU // (self.cpu_period or _CPU_PERIOD)
+        return self.cpus
 
     @property
     def one_shot(self) -> bool:

@@ -65,6 +65,25 @@ class Health(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What `docker update` can change of a container, as the engine shows it; 0 or empty: not limited, or not told."""
+
+    cpus: int = 0
+    """Billionths of a CPU, also where it was set as a quota for a period."""
+    cpu_shares: int = 0
+    cpuset: str = ""
+    memory: int = 0
+    """Bytes, as is all of memory."""
+    memory_reservation: int = 0
+    memory_swap: int = 0
+    """Memory and swap together; -1: not limited."""
+    pids: int = 0
+    blkio_weight: int = 0
+    retries: int = 0
+    """How often it is restarted after a failure; 0: without limit."""
+
+
+@dataclass(frozen=True, slots=True)
 class Container:
     """An own container. The second group of fields is from its inspection, the first from the listing."""
 
@@ -90,6 +109,7 @@ class Container:
     exit_code: int | None = None
     restart: str = ""
     """Its restart policy, in the engine's words."""
+    limits: Limits = field(default_factory=Limits)
     started_at: str | None = None
     restarts: int = 0
     error: str = ""

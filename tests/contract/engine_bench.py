@@ -154,6 +154,10 @@ class Bench(ABC):
     @abstractmethod
     def pause(self, name: str) -> None: ...
     @abstractmethod
+    def update(self, name: str, *, memory: int, retries: int) -> None:
+        """Of one with a memory limit and `on-failure`."""
+
+    @abstractmethod
     def rm(self, name: str) -> None: ...
     @abstractmethod
     def foreign(self, word: str, port: int | None = None) -> str: ...
@@ -203,6 +207,10 @@ class SimulatedBench(Bench):
 
     def pause(self, name: str) -> None:
         self.world.pause(name)
+
+    def update(self, name: str, *, memory: int, retries: int) -> None:
+        restart = Restart(policy="on-failure", max_retries=retries)
+        self.world.update(name, restart, memory=memory, memory_swap=2 * memory)
 
     def rm(self, name: str) -> None:
         self.world.rm(name)
@@ -271,6 +279,10 @@ class DockerBench(Bench):
 
     def pause(self, name: str) -> None:
         self.docker.pause(name)
+
+    def update(self, name: str, *, memory: int, retries: int) -> None:
+        policy = {"Name": "on-failure", "MaximumRetryCount": retries}
+        self.docker.update_container(name, mem_limit=memory, memswap_limit=2 * memory, restart_policy=policy)
 
     def rm(self, name: str) -> None:
         self.docker.remove_container(name, force=True)

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from device_agent.core.limits import changed
 from device_agent.model.compose import File, Healthcheck, Mount, Port, Restart
 from device_agent.model.errors import Cancelled, EngineAway, EngineError, Kind
 from device_agent.model.image import normalise
@@ -187,6 +188,37 @@ def test_an_image_goes_only_when_no_container_uses_it(bench: Bench) -> None:
     bench.engine.remove_image(normalise(image))
     assert normalise(image) not in bench.engine.observe().images
     bench.engine.remove_image(normalise(image))
+
+
+LIMITED = {
+    "mem_limit": 64 * 2**20,
+    "mem_reservation": 32 * 2**20,
+    "cpus": 500_000_000,
+    "cpu_shares": 512,
+    "cpuset": "0",
+    "pids_limit": 50,
+    "blkio_weight": 300,
+    "restart": Restart(policy="on-failure", max_retries=3),
+}
+
+
+@pytest.mark.parametrize("keys", [{}, {"restart": Restart()}, LIMITED], ids=["plain", "restarted", "limited"])
+def test_what_was_made_has_the_limits_that_were_asked_for(bench: Bench, keys: dict[str, object]) -> None:
+    step = bench.step(**keys)
+    assert changed(step.service, bench.started(step)) == ""
+
+
+def test_what_somebody_updates_is_seen_and_an_event(bench: Bench) -> None:
+    step = bench.step(**LIMITED)
+    running = bench.started(step)
+    with bench.listening() as events:
+        bench.update(running.name, memory=96 * 2**20, retries=3)
+        eventually(lambda: ("update", running.id) in {(e.action, e.id) for e in events}, 5, "the event update")
+    updated = next(c for c in bench.engine.observe(frozenset({running.id})).containers if c.id == running.id)
+    assert changed(step.service, updated) == "its memory limit was changed to 96 MiB"
+    bench.update(running.name, memory=64 * 2**20, retries=5)
+    updated = next(c for c in bench.engine.observe(frozenset({running.id})).containers if c.id == running.id)
+    assert changed(step.service, updated) == "its restart policy was changed to on-failure:5"
 
 
 def test_networks_are_own_by_their_labels(bench: Bench) -> None:

@@ -7,10 +7,12 @@ import pytest
 
 from tests.broker import Mosquitto
 from tests.e2e.device import Device, Stranger, app, service
-from tests.e2e.host import Host
+from tests.e2e.host import TEST_IMAGE, Host
 from tests.eventually import eventually
 
 REPAIRED_S = 20.0
+TOLD_S = 2.0
+"""An event at the engine is acted on within a second; the rest is for the broker and a busy machine."""
 
 BY_HAND: dict[str, Callable[[Host, str], None]] = {
     "rm-f": lambda host, container: host.api.remove_container(container, force=True),
@@ -105,6 +107,59 @@ def test_a_container_must_keep_its_fixed_name_through_a_replacement(device: Devi
     renamed = device.container("web/api")
     assert (renamed["Name"], renamed["Id"]) == (f"/{device.prefix}two", after["Id"])
     assert renamed["State"]["StartedAt"] == after["State"]["StartedAt"]
+
+
+def test_a_changed_limit_must_be_told_at_once_and_put_right(converged: Device) -> None:
+    before, known = converged.identities(), len(converged.events("drift"))
+    name = converged.container("web/api")["Name"]
+    converged.host.api.update_container(before["web/api"][0], mem_limit=64 * 2**20, memswap_limit=64 * 2**20)
+
+    told = eventually(lambda: converged.events("drift")[known:], TOLD_S, "the event drift")
+    assert (told[0]["service"], told[0]["message"]) == ("api", "its memory limit was changed to 64 MiB")
+
+    def repaired() -> bool:
+        found = converged.runs("web/api")
+        return bool(found and found["Name"] == name and not found["HostConfig"]["Memory"])
+
+    eventually(repaired, REPAIRED_S, "it has no limit again")
+    converged.converge()
+    assert converged.identities()["web/db"] == before["web/db"]
+
+
+def test_a_copy_made_by_hand_must_go(converged: Device) -> None:
+    before, known = converged.identities(), len(converged.events("drift"))
+    labels = converged.container("web/api")["Config"]["Labels"]
+    copy = converged.host.api.create_container(
+        f"{TEST_IMAGE}:1",
+        name=f"{converged.prefix}copy",
+        labels={name: value for name, value in labels.items() if not name.endswith(("image", "revision"))},
+    )
+    converged.host.api.start(copy)
+
+    told = eventually(lambda: converged.events("drift")[known:], REPAIRED_S, "the event drift")
+    assert told[0]["service"] == "api"
+    eventually(
+        lambda: copy["Id"] not in {c["Id"] for c in converged.host.containers(converged.label)},
+        REPAIRED_S,
+        "the copy is gone",
+    )
+    converged.converge()
+    assert converged.identities() == before
+
+
+def test_an_image_that_lost_its_tag_must_stop_nothing(device: Device) -> None:
+    image = f"{TEST_IMAGE}-{device.id}:1"
+    device.host.tag(f"{TEST_IMAGE}:1", image)
+    device.start()
+    device.publish({"web": app(api={**service(), "image": image})})
+    device.converge()
+    before = device.identities()
+    device.host.untag(image)
+    device.host.api.rename(before["web/api"][0], f"{device.prefix}seen")
+
+    eventually(lambda: device.events("drift"), REPAIRED_S, "the agent has looked")
+    device.converge()
+    assert device.identities() == before
 
 
 def test_a_removed_network_must_come_back_with_its_users(converged: Device) -> None:

@@ -184,6 +184,8 @@ def _place(scene: Scene, of: WantedApp, name: str, draw: st.DrawFn) -> None:
 
 
 def _state(container: SimContainer, draw: st.DrawFn) -> None:
+    if draw(st.integers(0, 7)) == 0:
+        container.limits = replace(container.limits, memory=7 * 2**20)
     status = draw(
         st.sampled_from((Status.RUNNING, Status.RUNNING, Status.RUNNING, Status.EXITED, Status.CREATED, Status.DEAD))
     )
@@ -245,6 +247,8 @@ def _wrong_with(container: SimContainer, made: WantedService, mine: list[SimCont
     changes = {"depends_on": was.depends_on, "scale": was.scale, "container_name": was.container_name}
     if was != made.service.model_copy(update=changes):
         yield "made from another definition"
+    if container.limits.memory and not (made.service.one_shot and container.status is Status.EXITED):
+        yield "it has a memory limit"
     if container.status is Status.RUNNING:
         if container.health not in (None, Health.HEALTHY):
             yield f"it is {container.health}"

@@ -125,7 +125,7 @@ class AgentMachine(RuleBasedStateMachine):
 
     @rule(
         choice=st.randoms(use_true_random=False),
-        what=st.sampled_from(("exit", "kill", "rm", "stop", "disconnect", "rename")),
+        what=st.sampled_from(("exit", "kill", "rm", "stop", "disconnect", "rename", "update")),
     )
     def someone_meddles(self, choice, what):
         world = self.device.world
@@ -144,6 +144,8 @@ class AgentMachine(RuleBasedStateMachine):
         elif what == "rename":
             container.name = f"renamed-{container.id[-6:]}"
             world.happened(container, "rename")
+        elif what == "update":
+            world.update(container.id, memory=7 * 2**20)
         elif what == "disconnect" and container.attached:
             container.attached.pop(min(container.attached))
 

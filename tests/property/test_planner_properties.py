@@ -16,7 +16,7 @@ from device_agent.core.planner import plan_app, plan_removal
 from device_agent.model.errors import EngineError
 from device_agent.model.memory import Attempt
 from device_agent.model.observed import Container, Health, Status
-from device_agent.model.steps import Plan, Pull, Remove, Start, Step, Stop
+from device_agent.model.steps import Create, Plan, Pull, Remove, Start, Step, Stop
 from device_agent.runtime.execute import execute
 from tests.builders import NOW, attempts, wanted
 from tests.property.strategies import Scene, documents, scenes, shortcomings
@@ -179,6 +179,7 @@ def test_only_what_is_the_agents_own_is_touched(scene):
         own = {c.id for c in scene.engine.observe().containers} | {
             n.id for n in scene.engine.observe().networks if n.app == "web"
         }
+        own |= {step.action.name for step in plan.steps if isinstance(step.action, Create)}
         for step in plan.steps:
             id_ = getattr(step.action, "id", None)
             assert id_ is None or id_ in own, step

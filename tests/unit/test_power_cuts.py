@@ -3,6 +3,7 @@
 Enumerated, not sampled: what is lost between two lines is found at that line, every time.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.builders import app, everything, service, target
-from tests.device import OWNER, Device, PowerCut
+from tests.device import OWNER, TOPICS, Device, PowerCut
 from tests.property.strategies import shortcomings
 
 CHECK = {"test": ["CMD", "true"]}
@@ -24,6 +25,15 @@ class Change:
     before: Any
     after: Any
     images: tuple[str, ...] = ("api:1", "api:2", "db:1", "kept:1")
+    meddle: Callable[[Device], None] = lambda device: None  # noqa: ARG005 - nothing is done by hand
+
+
+def by_hand(device: Device) -> None:
+    """While the agent does not look: a limit is changed, and a name."""
+    device.world.update("one", memory=7 * 2**20)
+    db = device.containers()["web/db"]
+    db.name = "renamed"
+    device.world.happened(db, "rename")
 
 
 CHANGES = {
@@ -56,6 +66,11 @@ CHANGES = {
         {"web": app(api=service(container_name="one"), db=service("db:1", container_name="two"), kept=KEPT)},
         {"web": app(api=service("api:2", container_name="two"), db=service("db:1", container_name="one"), kept=KEPT)},
     ),
+    "by hand": Change(
+        {"web": app(api=service(container_name="one"), db=service("db:1"), kept=KEPT)},
+        {"web": app(api=service(container_name="one"), db=service("db:1"), kept=KEPT)},
+        meddle=by_hand,
+    ),
     "removal": Change(
         {"web": app(kept=KEPT), "gone": app(api=service(networks=["default"], depends_on=["db"]), db=service("db:1"))},
         {"web": app(kept=KEPT)},
@@ -70,6 +85,7 @@ def prepared(change: Change) -> Device:
         device.publish(change.before)
     device.converge()
     device.wait(20)
+    change.meddle(device)
     device.fuse.reset()
     return device
 
@@ -118,8 +134,9 @@ def check_outcome(device: Device, change: Change, where: str) -> None:
     told = device.told()
     assert "accepted 1.2" in told, where
     assert told[-1] == "applied 1.2", f"{where}: {told}"
-    numbers = [ack["seq"] for ack in device.acks()]
-    assert set(numbers) >= set(range(min(numbers), max(numbers) + 1)), f"{where}: an ack is missing"
+    kept = (*device.broker.on(TOPICS.ack), *device.broker.on(TOPICS.event))
+    numbers = {json.loads(sent.payload)["seq"] for sent in kept}
+    assert numbers >= set(range(min(numbers), max(numbers) + 1)), f"{where}: an ack or event is missing"
 
 
 @pytest.mark.parametrize("world_too", [False, True], ids=["the agent", "the machine"])
