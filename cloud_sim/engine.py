@@ -185,6 +185,11 @@ class SimulatedEngine:
             else:
                 world.untag(reference)
 
+    def has_file(self, container_id: str, path: str) -> bool:
+        with self._call("has_file", container_id, path) as world:
+            container = world.find(container_id)
+            return container is not None and path in container.paths | container.files.keys()
+
     def tail(self, container_id: str, lines: int) -> str:
         with self._call("tail", container_id, lines) as world:
             container = world.find(container_id)

@@ -16,7 +16,9 @@ from device_agent.model.observed import (
     LABEL_RELEASE,
     LABEL_REVISION,
     LABEL_SPEC,
+    LABEL_UPDATE_LOCK,
     LABEL_VOLUME,
+    UPDATE_LOCK,
     Container,
     Health,
     Limits,
@@ -62,6 +64,8 @@ class SimContainer:
     anonymous: tuple[str, ...] = ()
     files: dict[str, File] = field(default_factory=dict)
     """Uploaded, by path."""
+    paths: set[str] = field(default_factory=set)
+    """Files that its process has made."""
     ports: frozenset[tuple[int, str, str]] = frozenset()
     """Host ports held while it runs: (port, protocol, address)."""
     status: Status = Status.CREATED
@@ -137,6 +141,7 @@ class SimContainer:
             revision=labels.get(LABEL_REVISION, ""),
             depends_on=tuple(word for word in labels.get(LABEL_DEPENDS_ON, "").split(",") if word),
             networks={name: id_ or network_ids.get(name, "") for name, id_ in self.attached.items()},
+            update_lock=labels.get(LABEL_UPDATE_LOCK) or UPDATE_LOCK,
             published=frozenset(fixed) | {(port, protocol) for port, protocol, _ in self.ports},
             health=self.health,
             exit_code=self.exit_code,

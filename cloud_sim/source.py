@@ -27,6 +27,7 @@ class Source:
     release: str | None = None
     expires_at: str | None = None
     allow_empty: bool = False
+    hold: bool = False
     more: Mapping[str, Json] = field(default_factory=dict)
     """Keys of a target document that are published as they are."""
     warnings: tuple[str, ...] = ()
@@ -62,6 +63,15 @@ def combined(source: Source, last: Mapping[str, Json], *, removed: Sequence[str]
     return {**kept, **source.apps}
 
 
+def holds(source: Source, last: Target | None, *, asked: bool | None, device: str | None) -> bool:
+    """Whether a device's next target holds it: as asked, or as the document says, or as the last one did."""
+    if asked is None:
+        return source.hold or (last is not None and last.hold and not source.whole)
+    if device is None:
+        raise Misconfigured("--hold and --no-hold are for one device: name it with --device")
+    return asked
+
+
 def check(apps: Mapping[str, Json], *, fleet: Target | None) -> tuple[str, ...]:
     """Judge them as a device will, laid over its fleet's target. Returns the warnings; raises `Refused`."""
     effective = lay_over(fleet.apps, apps) if fleet else apps
@@ -85,7 +95,7 @@ def _document(file: Path, content: Mapping[str, Json]) -> Source:
     apps, scope = content["apps"], content.get("scope") or {}
     if not isinstance(apps, dict) or not isinstance(scope, dict):
         raise Refused("invalid", f"{file}: `apps` and `scope` of a target are objects")
-    own = (*_COUNTED, "apps", "release", "expires_at", "allow_empty")
+    own = (*_COUNTED, "apps", "release", "expires_at", "allow_empty", "hold")
     return Source(
         apps,
         whole=True,
@@ -93,5 +103,6 @@ def _document(file: Path, content: Mapping[str, Json]) -> Source:
         release=content.get("release"),
         expires_at=content.get("expires_at"),
         allow_empty=content.get("allow_empty") is True,
+        hold=content.get("hold") is True,
         more={key: value for key, value in content.items() if key not in own},
     )

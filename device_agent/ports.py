@@ -95,6 +95,9 @@ class Engine(Protocol):
     def remove_image(self, image: str) -> None:
         """By reference. What a container uses stays: `EngineError` (`image_in_use`, outside)."""
 
+    def has_file(self, container_id: str, path: str) -> bool:
+        """Whether there is something at an absolute path in a container; False also for a container that is gone."""
+
     def tail(self, container_id: str, lines: int) -> str:
         """The last log lines, both streams, at most 2 KiB; empty where the log driver cannot be read."""
 

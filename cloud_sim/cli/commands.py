@@ -19,7 +19,7 @@ from cloud_sim.cloud import Cloud, Published
 from cloud_sim.connection import Misconfigured
 from cloud_sim.following import Following, Outcome
 from cloud_sim.keys import read_signing_keys
-from cloud_sim.source import check, combined, read_files
+from cloud_sim.source import check, combined, holds, read_files
 from device_agent import __version__
 from device_agent.model.target import Json
 from device_agent.wire.commands import SPREAD_S
@@ -38,6 +38,7 @@ app.command()(provision)
 app.command()(with_settings(command))
 
 REFRESH_S = 0.2
+_HELD = "the device is held: it stays as it runs now, whatever is published, until --no-hold"
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 Timeout = Annotated[
@@ -61,6 +62,10 @@ def publish(
     remove: Annotated[list[str] | None, typer.Option(metavar="APP", help="Take an app out of the target.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="The target has these apps and no others.")] = False,
     allow_empty: Annotated[bool, typer.Option("--allow-empty", help="Devices may be left without any app.")] = False,
+    hold: Annotated[
+        bool | None,
+        typer.Option("--hold/--no-hold", help="With --device: it stays as it runs now, until --no-hold."),
+    ] = None,
     release: Annotated[str | None, typer.Option(help="A name for what is published; else the time.")] = None,
     key: Annotated[
         list[Path] | None,
@@ -80,7 +85,7 @@ def publish(
     A Compose file becomes one app of the target; the other apps stay as they are (see --replace and --remove).
     A target document is published whole; its version is counted up. What has not changed is not published again.
     """
-    if not files and not remove:
+    if not files and not remove and hold is None:
         raise Misconfigured("what is to be published? Name a Compose file or a target document, or --remove an app")
     source = read_files(files or [], app=app_name, profiles=profile or [])
     named = source.scope.get("fleet")
@@ -91,9 +96,11 @@ def publish(
     with settings.cloud(named, keys=read_signing_keys(key or [])) as cloud:
         last = cloud.last(whose)
         apps = combined(source, last.apps if last else {}, removed=remove or [], replace=replace)
+        held = holds(source, last, asked=hold, device=whose)
+        more = {**source.more, **({"hold": True} if held else {})}
         if not (apps or allow_empty or source.allow_empty or whose):
             raise Misconfigured("this leaves no app at all, and devices refuse that: say --allow-empty if it is meant")
-        for warning in (*source.warnings, *check(apps, fleet=cloud.last() if whose else None)):
+        for warning in (*source.warnings, *check(apps, fleet=cloud.last() if whose else None), *held * (_HELD,)):
             note(warning)
         if last and not key and cloud.is_signed(last):
             note(f"the last target, {last.version}, was signed, this one is not (--key): devices with keys refuse it")
@@ -105,10 +112,11 @@ def publish(
                 release=wanted,
                 expires_at=source.expires_at,
                 allow_empty=allow_empty or source.allow_empty,
-                more=source.more,
+                more=more,
             )
             return _ask_for_plans(cloud, screen, whose, {"target": target})
         same = last and not cloud.diff(apps, device=whose) and source.expires_at == last.expires_at and not source.more
+        same = same and last is not None and last.hold == held
         if last and same and wanted in (None, last.release) and cloud.owns(whose) and cloud.signs(last):
             screen.say(f"nothing has changed: the target stays {last.version}, release {last.release}", "dim")
             published = cloud.again(last)
@@ -120,11 +128,11 @@ def publish(
                 release=wanted or f"{now():%Y-%m-%d.%H%M%S}",
                 expires_at=source.expires_at,
                 allow_empty=allow_empty or source.allow_empty,
-                more=source.more,
+                more=more,
             )
             screen.changes(published.changes, f"the last target, {last.version}" if last else "nothing")
             screen.published(published)
-        if not wait:
+        if not wait or held:
             return DONE
         try:
             return _follow(cloud, screen, published, timeout)

@@ -170,6 +170,13 @@ class DockerEngine:
         self._actions.remove_image(image)
         self._image_list.changed()
 
+    def has_file(self, container_id: str, path: str) -> bool:
+        answer = self._http.head(f"/containers/{container_id}/archive?path={quote(path, safe='')}")
+        if answer.status == HTTPStatus.NOT_FOUND:
+            return False
+        answer.checked()
+        return True
+
     def tail(self, container_id: str, lines: int) -> str:
         return self._actions.tail(container_id, lines)
 

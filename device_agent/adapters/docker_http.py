@@ -93,6 +93,10 @@ class EngineHttp:
             answers += self._exchange([prefix + path for path in paths[at : at + CONNECTIONS]])
         return answers
 
+    def head(self, path: str) -> Answer:
+        """The answer to a HEAD: a status without a body."""
+        return self._exchange([self._prefix() + path], "HEAD")[0]
+
     def lines(
         self, method: str, path: str, *, stop: Event, idle_s: float | None, headers: dict[str, str] | None = None
     ) -> Generator[bytes, None, None]:
@@ -143,24 +147,24 @@ class EngineHttp:
         self.away()
         return self._gone(error)
 
-    def _exchange(self, targets: list[str]) -> list[Answer]:
+    def _exchange(self, targets: list[str], method: str = "GET") -> list[Answer]:
         try:
             try:
-                return self._ask(targets, self._take)
+                return self._ask(method, targets, self._take)
             except TimeoutError:
                 raise
             except _BROKEN:
                 # The engine may have closed a kept connection just now; asking again does no harm.
-                return self._ask(targets, lambda: self._open(self.timeout_s))
+                return self._ask(method, targets, lambda: self._open(self.timeout_s))
         except _BROKEN as error:
             raise self.failed(error, targets[0].partition("?")[0], self.timeout_s) from error
 
-    def _ask(self, targets: list[str], connect: Callable[[], http.client.HTTPConnection]) -> list[Answer]:
+    def _ask(self, method: str, targets: list[str], connect: Callable[[], http.client.HTTPConnection]) -> list[Answer]:
         """Send all, then read all: the engine works on them side by side, without a thread of ours."""
         connections = [connect() for _ in targets]
         try:
             for connection, target in zip(connections, targets, strict=True):
-                connection.request("GET", target)
+                connection.request(method, target)
             answers = []
             for connection in connections:
                 response = connection.getresponse()

@@ -21,7 +21,9 @@ from device_agent.model.observed import (
     LABEL_REVISION,
     LABEL_SERVICE,
     LABEL_SPEC,
+    LABEL_UPDATE_LOCK,
     LABEL_VOLUME,
+    UPDATE_LOCK,
     Container,
     Health,
     Limits,
@@ -177,6 +179,7 @@ def _listed(item: Json) -> Listed:
         revision=labels.get(LABEL_REVISION, ""),
         depends_on=tuple(word for word in labels.get(LABEL_DEPENDS_ON, "").split(",") if word),
         networks={name: (endpoint or {}).get("NetworkID") or "" for name, endpoint in attached.items()},
+        update_lock=labels.get(LABEL_UPDATE_LOCK) or UPDATE_LOCK,
         published=frozenset(_public(item.get("Ports") or ())),
         health=next((health for mark, health in _HEALTH.items() if mark in text), None),
     )

@@ -202,6 +202,16 @@ def retry(name: App, as_json: Json = False) -> None:
 
 
 @app.command()
+def unlock(name: App, as_json: Json = False) -> None:
+    """Let a release begin now that waits for an update lock or for its maintenance window."""
+    result = _ask(load(), "unlock", {"app": name})
+    if as_json:
+        _print(result)
+    else:
+        print(f"{name}: it no longer waits ({result['cause']})")
+
+
+@app.command()
 def backup(
     file: Annotated[str, typer.Argument(metavar="FILE", help="Where to write it; - writes to standard output.")],
 ) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from device_agent.core.draft import image_subject, name_subject, previous_subject
+from device_agent.core.holds import HOLD, LOCK, WINDOW
 from device_agent.core.matching import match_services
 from device_agent.core.status import Activity, label_revision
 from device_agent.core.wanted import WantedApp, WantedService
@@ -18,6 +19,11 @@ from device_agent.model.report import AppReport, Reason, ServiceReport
 from device_agent.model.steps import Pull, Step
 from device_agent.model.target import Version
 
+_ENDS = {
+    HOLD: "a target of this device without hold comes",
+    WINDOW: "its maintenance window begins, or an operator unlocks it",
+    LOCK: "its update lock is gone, or an operator unlocks it",
+}
 _GOOD = frozenset(("running", "healthy", "completed"))
 NEWER = "until a newer revision comes"
 
@@ -108,20 +114,23 @@ class Explanation:
     asked: Asked | None
     """What the target asks for; None for an app that is in no target."""
     instead: Asked | None
-    """What runs in its place, since it failed."""
+    """What runs in its place, since it failed or waits."""
+    held: bool
+    """What the target asks for waits; it has not failed."""
     services: Mapping[str, ServiceChain]
 
 
 def explain(situation: Situation) -> Explanation:
     published, running = situation.published, situation.running
-    rolled_back = published is not None and running is not None and published.digest != running.digest
+    other = running is not None and (published is None or published.digest != running.digest)
     return Explanation(
         app=situation.app,
         at=situation.now,
         phase=situation.report.phase,
         reason=situation.report.reason,
         asked=_asked(published) if published else None,
-        instead=_asked(running) if running and rolled_back else None,
+        instead=_asked(running) if running and other else None,
+        held=situation.activity.hold is not None,
         services={name: _chain(situation, name, told) for name, told in situation.report.services.items()},
     )
 
@@ -168,8 +177,7 @@ def _tries(situation: Situation, name: str, wanted: WantedService | None, subjec
 def _waits(situation: Situation, name: str, subjects: tuple[str, ...]) -> Iterator[str]:
     if situation.away:
         yield f"the engine answers ({situation.away})"
-    if situation.activity.held:
-        yield "a newer revision comes"
+    yield from _holds_up(situation.activity)
     plan = situation.activity.plan
     for blocked in plan.blocked:
         if blocked.subject in subjects:
@@ -184,6 +192,13 @@ def _waits(situation: Situation, name: str, subjects: tuple[str, ...]) -> Iterat
             yield f"image {step.action.image} is here"
         elif step.until and step.subject != name:
             yield f"{step.subject} can go on, which waits until {step.until}"
+
+
+def _holds_up(activity: Activity) -> Iterator[str]:
+    if activity.held:
+        yield "a newer revision comes"
+    if activity.hold:
+        yield _ENDS[activity.hold.cause]
 
 
 def _earlier(steps: list[Step], by_id: Mapping[str, Step]) -> list[Step]:
@@ -223,13 +238,21 @@ def _next(situation: Situation, step: Step) -> Next:
     return Next(str(step.action), step.cause, step.until, waiting.next_at if waiting else None, under_way)
 
 
+def _held(situation: Situation) -> Next:
+    hold = situation.activity.hold
+    if hold is None:
+        return Next("nothing", f"its release failed and is left as it is {NEWER}")
+    what = "begin the release" if situation.published else "remove it"
+    return Next(what, f"once {_ENDS[hold.cause]}", at=hold.until)
+
+
 def _nothing(situation: Situation, told: ServiceReport) -> Next:
     """There is no step to do for it: why, and what can change that."""
     activity, published = situation.activity, situation.published
     if situation.away:
         return Next("ask the engine again", "nothing is concluded while it does not answer")
-    if activity.held:
-        return Next("nothing", f"its release failed and is left as it is {NEWER}")
+    if activity.held or activity.hold:
+        return _held(situation)
     if situation.running is None:
         target_unknown = situation.report.phase == "held"
         return Next("nothing", "the target it was made for is not known here" if target_unknown else "it is going")

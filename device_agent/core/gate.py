@@ -54,11 +54,13 @@ def judge(
     steady_s: Mapping[str, float],
     elapsed_s: float,
     lenient: bool = False,
+    held: bool = False,
 ) -> Verdict:
     """`settled`: service → spec as the app last settled: what the release leaves as it was is not judged.
 
     `steady_s`: container id → for how long it has been good without a restart. `elapsed_s`: how long the gate is open,
     without the time in which something outside held it up. `lenient`: it only passes, and never fails.
+    `held`: an update lock keeps it from going on.
     """
     changed = {
         name: match
@@ -73,7 +75,8 @@ def judge(
     if not plan.blocked and all(missing == 0 for missing in short):
         return Passed()
     pulling = any(_is_awaited(step) for step in plan.steps)
-    counting = not pulling and not _held_from_outside(plan, attempts) and not _waits_for_stopped(wanted, changed)
+    waits = held or pulling or _held_from_outside(plan, attempts) or _waits_for_stopped(wanted, changed)
+    counting = not waits
     left_s = wanted.gate.deadline / 1e9 - elapsed_s
     if counting and left_s <= 0 and not lenient:
         return Failed("deadline", f"it is not good {wanted.gate.deadline / 1e9:g} s after its images were there")

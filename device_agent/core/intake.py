@@ -90,7 +90,8 @@ def decide(standing: Standing, *arriving: Target) -> Wanted:
     """
     targets = {scope: accepted.target for scope, accepted in standing.targets.items()}
     wanted = want({**targets, **{target.scope: target for target in arriving}}, standing.naming, standing.policy)
-    if not wanted.apps and standing.has_apps and not any(target.allow_empty for target in arriving):
+    meant = any(target.allow_empty or target.hold for target in arriving)
+    if not wanted.apps and standing.has_apps and not meant:
         raise Refused("empty", "it would leave this device without any app: say allow_empty if that is meant")
     return wanted
 

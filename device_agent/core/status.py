@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from device_agent.core.backoff import Attempts
 from device_agent.core.draft import image_subject, name_subject, previous_subject
+from device_agent.core.holds import Held
 from device_agent.core.matching import Match, as_asked, match_services
 from device_agent.core.wanted import WantedApp, WantedService
 from device_agent.model.errors import Problem
@@ -34,6 +35,9 @@ class Activity:
     gated: bool = False
     """Its release has not passed its gate."""
     held: bool = False
+    """It is left as it is for its failure."""
+    hold: Held | None = None
+    """Why its newest content waits."""
     bad: BadRelease | None = None
     """The release that was rolled back, or for which the app is held."""
 
@@ -109,7 +113,7 @@ def report_app(
 
 
 def _phase(wanted: WantedApp, observed: Observed, activity: Activity) -> str:
-    if activity.held:
+    if activity.held or activity.hold:
         return "held"
     done = settled(wanted, observed, activity.plan)
     if activity.bad:
@@ -130,6 +134,8 @@ def report_removal(app: str, observed: Observed, activity: Activity) -> AppRepor
     subjects = [step.subject for step in activity.plan.steps if isinstance(step.action, RemoveNetwork)]
     attempts = filter(None, (activity.attempts.of(app, subject) for subject in subjects))
     reason = next(map(_reason, attempts), None)
+    if activity.hold:
+        return AppReport(release=None, revision=None, phase="held", services=services, reason=_holding(activity.hold))
     return AppReport(release=None, revision=None, phase="removing", services=services, reason=reason)
 
 
@@ -166,6 +172,8 @@ def _of_app(wanted: WantedApp, activity: Activity) -> Reason | None:
         now = "it is left as it is" if activity.held else f"{wanted.release or wanted.revision} runs in its place"
         code = "release_failed" if activity.held else "rolled_back"
         return Reason(code, f"{what} ({activity.bad.code}: {activity.bad.message}); {now} until a newer revision comes")
+    if activity.hold:
+        return _holding(activity.hold)
     for blocked in activity.plan.blocked:
         return Reason(blocked.code, blocked.message)
     for subject in (*(f"network {key}" for key in wanted.networks), *(f"volume {key}" for key in wanted.volumes)):
@@ -173,6 +181,10 @@ def _of_app(wanted: WantedApp, activity: Activity) -> Reason | None:
         if attempt and any(step.subject == subject for step in activity.plan.steps):
             return _reason(attempt)
     return None
+
+
+def _holding(hold: Held) -> Reason:
+    return Reason(hold.cause, hold.message, next_try_at=hold.until)
 
 
 def _service(wanted: WantedService, match: Match, activity: Activity) -> ServiceReport:

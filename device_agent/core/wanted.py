@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from device_agent.core.instances import instances
 from device_agent.core.scopes import EffectiveApp
 from device_agent.model.canonical import canonical, digest
-from device_agent.model.compose import App, File, Gate, Mount, NetworkDefinition, Service, VolumeDefinition
+from device_agent.model.compose import App, File, Gate, Mount, NetworkDefinition, Service, VolumeDefinition, Window
 from device_agent.model.compose_networking import in_order
 from device_agent.model.compose_together import SERVICE_MODE, mounts, shares
 from device_agent.model.dependencies import in_dependency_order
@@ -129,6 +129,7 @@ class WantedApp:
     volumes: Mapping[str, WantedVolume]
     naming: Naming
     gate: Gate = field(default_factory=Gate)
+    windows: tuple[Window, ...] = ()
     document: Json = field(default=None, repr=False)
     """The app as it was published, raw."""
 
@@ -199,6 +200,7 @@ def wanted_app(effective: EffectiveApp, app: App, naming: Naming) -> WantedApp:
         volumes=volumes,
         naming=naming,
         gate=app.gate,
+        windows=app.windows,
         document=effective.document,
     )
 

@@ -136,6 +136,16 @@ class Update(Frozen):
     """`x-update`: how a container is replaced."""
 
     strategy: Literal["recreate", "start-first"] = "recreate"
+    force: bool = False
+    """Update locks do not count."""
+
+
+class Window(Frozen):
+    """One of `x-maintenance`: from each time of `cron` (five fields) for `duration` nanoseconds a release may begin."""
+
+    cron: str
+    duration: int
+    timezone: str = "UTC"
 
 
 class Gate(Frozen):
@@ -300,6 +310,8 @@ class VolumeDefinition(Frozen):
 class App(Frozen):
     services: Mapping[str, Service]
     gate: Gate = Gate()
+    windows: tuple[Window, ...] = ()
+    """None: a release may begin at any time."""
     networks: Mapping[str, NetworkDefinition] = Field(default_factory=dict)
     """Every network that a service uses has an entry after validation, `default` too."""
     volumes: Mapping[str, VolumeDefinition] = Field(default_factory=dict)

@@ -5,7 +5,7 @@ from typing import Any
 
 from device_agent.model import compose_units as units
 from device_agent.model.compose_units import NotValid, kind
-from device_agent.model.observed import LABEL
+from device_agent.model.observed import LABEL, LABEL_UPDATE_LOCK
 from device_agent.model.place import Place, Reader, by, list_of, map_of
 from device_agent.model.target import Json
 
@@ -34,16 +34,17 @@ def string_or_list(parse: Callable[[Json], Any]) -> Reader:
     return lambda place: (parse(place.value),) if isinstance(place.value, str) else list_of(parse)(place)
 
 
-def pairs(null: str | None, reserved: str | None = None) -> Reader:
+def pairs(null: str | None, reserved: str | None = None, free: str | None = None) -> Reader:
     """Compose's list-or-map of strings.
 
-    `null` is what a name without a value gets (None: it must have one), `reserved` a prefix that no name may have.
+    `null` is what a name without a value gets (None: it must have one), `reserved` a prefix that no name may have but
+    `free`.
     """
 
     def pair(key: str, value: Json) -> str:
         if not units.string(key) or "=" in key:
             raise NotValid("a name is not empty and has no `=` in it")
-        if reserved and key.startswith(reserved):
+        if reserved and key.startswith(reserved) and key != free:
             raise NotValid(f"names that start with `{reserved}` are the agent's own")
         if value is not None:
             return units.scalar_text(value)
@@ -94,3 +95,4 @@ def options(*scalars: type) -> Reader:
 
 labels = pairs(null="", reserved=LABEL)
 """Labels. Those of the agent itself are not a target's to set: by them it tells what is its own."""
+container_labels = pairs(null="", reserved=LABEL, free=LABEL_UPDATE_LOCK)

@@ -5,6 +5,7 @@ of something else of the app is looked up where it is used, so that its pointer 
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from device_agent.model import compose_files as files
 from device_agent.model import compose_forms as forms
@@ -16,8 +17,17 @@ from device_agent.model import compose_pulling as pulling
 from device_agent.model import compose_scale as scale
 from device_agent.model import compose_units as units
 from device_agent.model.compose import Dependency, Healthcheck, Logging, Service, Update
-from device_agent.model.compose_lists import NO_USE, WHEN_PUBLISHING, labels, options, pairs, string_or_list, strings
+from device_agent.model.compose_lists import (
+    NO_USE,
+    WHEN_PUBLISHING,
+    container_labels,
+    options,
+    pairs,
+    string_or_list,
+    strings,
+)
 from device_agent.model.compose_units import NotSupported, NotValid
+from device_agent.model.observed import LABEL_UPDATE_LOCK
 from device_agent.model.place import UNSUPPORTED, Place, Reader, by, list_of, read, read_fields, read_object
 
 
@@ -94,12 +104,15 @@ def _logging(place: Place) -> Logging | None:
     return Logging(**read_object(place, _LOGGING)) if place.value != {} else None
 
 
-_UPDATE: Mapping[str, Reader] = {"strategy": by(units.one_of("recreate", "start-first"))}
+_UPDATE: Mapping[str, Reader] = {
+    "strategy": by(units.one_of("recreate", "start-first")),
+    "force": by(units.strict_boolean),
+}
 
 
 def update(place: Place) -> Update:
     """How a container is replaced; on an app it is the default of its services."""
-    return Update(**read_object(place, _UPDATE, refused={"force": UNSUPPORTED}))
+    return Update(**read_object(place, _UPDATE))
 
 
 _SERVICE: Mapping[str, Reader] = {
@@ -117,7 +130,7 @@ _SERVICE: Mapping[str, Reader] = {
     "environment": pairs(null=None),
     "working_dir": by(forms.container_path),
     "user": by(units.text),
-    "labels": labels,
+    "labels": container_labels,
     "annotations": pairs(null=""),
     "init": by(units.boolean),
     "tty": by(units.boolean),
@@ -154,6 +167,18 @@ _SERVICE_REFUSED = {
 }
 
 
+def _check_lock(place: Place, fields: Mapping[str, Any]) -> None:
+    path = fields.get("labels", {}).get(LABEL_UPDATE_LOCK)
+    if path is None:
+        return
+    if not path.startswith("/"):
+        place.invalid(f"{LABEL_UPDATE_LOCK} is the path of a file in the container: it starts with /", "labels")
+    mounts = (mount.target for mount in fields.get("volumes", ()) if mount.type == "tmpfs")
+    for target in (*mounts, *(entry.partition(":")[0] for entry in fields.get("tmpfs", ()))):
+        if path.startswith(target.rstrip("/") + "/"):
+            place.invalid(f"{LABEL_UPDATE_LOCK} is on a tmpfs, into which the engine cannot look: {target}", "labels")
+
+
 def service(place: Place) -> Service:
     """A service as far as it could be read: what is wrong is in the notes, and has its default here."""
     fields = read_fields(place, _SERVICE, refused=_SERVICE_REFUSED, ignored=_SERVICE_IGNORED)
@@ -163,6 +188,7 @@ def service(place: Place) -> Service:
         fields["state"] = fields.pop("x-state")
     if "image" not in place.value:
         place.invalid("is required", "image")
+    _check_lock(place, fields)
     limits.settle(place, fields)
     pulling.settle(place, fields)
     files.settle(place, fields)

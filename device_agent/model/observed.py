@@ -17,6 +17,9 @@ LABEL_IMAGE = LABEL + "image"
 """The image reference a container was made from: the engine's own listing forgets it when the tag moves."""
 LABEL_DEPENDS_ON = LABEL + "depends-on"
 """Comma-separated service names: the order to stop in, when the target no longer tells."""
+LABEL_UPDATE_LOCK = LABEL + "update-lock"
+"""The only one that a target may set: the path of the file that is the container's update lock."""
+UPDATE_LOCK = "/run/device-agent/update.lock"
 LABEL_NETWORK = LABEL + "network"
 LABEL_VOLUME = LABEL + "volume"
 
@@ -102,6 +105,8 @@ class Container:
     depends_on: tuple[str, ...] = ()
     networks: Mapping[str, str] = field(default_factory=dict)
     """Network name → network id, as attached."""
+    update_lock: str = UPDATE_LOCK
+    """While this file exists in it, it is not stopped for a release."""
     published: frozenset[tuple[int, str]] = frozenset()
     """Host ports in use or to be used: (port, protocol)."""
 

@@ -58,6 +58,8 @@ class Target:
     """The fleet that the document's own `scope` names; compared with the identity when it arrives."""
     device: str | None = None
     """The device that the document's own `scope` names; None in a fleet target."""
+    hold: bool = False
+    """Of a device target: everything stays as it runs now."""
 
 
 def printed_revision(scope: str, version: Version) -> str:

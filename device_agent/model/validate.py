@@ -11,7 +11,14 @@ Rules
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from device_agent.model import compose_files, compose_pulling, compose_resources, compose_service, compose_together
+from device_agent.model import (
+    compose_files,
+    compose_maintenance,
+    compose_pulling,
+    compose_resources,
+    compose_service,
+    compose_together,
+)
 from device_agent.model.compose import (
     App,
     Gate,
@@ -105,6 +112,7 @@ def _app(place: Place) -> App:
         "volumes": _section(names, compose_resources.volume),
         **{section: _section(names, compose_files.definition) for section in _FILES},
         "x-release": _gate,
+        "x-maintenance": compose_maintenance.windows,
         "x-update": compose_service.update,
     }
     fields = read_fields(place, readers, refused=_APP_REFUSED, ignored=_APP_IGNORED)
@@ -112,7 +120,8 @@ def _app(place: Place) -> App:
         place.invalid("an app has at least one service", "services")
     services = _with_update(place, fields.get("services", {}), fields.get("x-update", Update()))
     app = _explicit(services, fields.get("networks", {}), fields.get("volumes", {}))
-    given = {"gate": fields["x-release"]} if "x-release" in fields else {}
+    extensions = {"gate": "x-release", "windows": "x-maintenance"}
+    given = {name: fields[key] for name, key in extensions.items() if key in fields}
     return app.model_copy(update={"services": compose_together.settle(place, app.services), **given})
 
 

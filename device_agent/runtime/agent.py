@@ -46,10 +46,12 @@ from device_agent.ports import (
     Transport,
 )
 from device_agent.runtime.commands import last_only, run
+from device_agent.runtime.holds import Holds
 from device_agent.runtime.host import HostWatch
 from device_agent.runtime.images import Images
 from device_agent.runtime.inbox import (
     Event,
+    LocksRead,
     Looked,
     PullEnded,
     Request,
@@ -136,8 +138,9 @@ class Agent:
         self.finished = False
         self.link = Link(transport, store, options.topics, clock, inbox.put, options.will_delay_s)
         self.journal = Journal(store, transport, self.link, clock, self.state_changed)
-        self.host = HostWatch(host, clock, self.journal.tell)
         self.images = Images(clock, self.journal.write)
+        self.host = HostWatch(host, clock, self._tell_of_host)
+        self.holds = Holds(self)
         self.tails = Tails(engine, workers, inbox.put)
         self.reconciler = Reconciler(
             engine=engine,
@@ -148,6 +151,8 @@ class Agent:
             keep=lambda attempt: self.journal.write(lambda tx: tx.put_attempt(attempt)),
             forget=lambda app, subject: self.journal.write(lambda tx: tx.drop_attempt(app, subject)),
             images=self.images,
+            choose=self.holds.choose,
+            ask_locks=lambda app, containers: self.holds.ask(app, containers, before_stopping=True),
         )
         self.rollout = Rollout({}, {})
         self.releases = Releases(clock, options.naming, self.rollout.apps)
@@ -189,9 +194,9 @@ class Agent:
         self.reconciler.held = frozenset(name for name, app in wanted.apps.items() if self.releases.held(app))
         unknown = unknown_scopes(self.floors, self.rollout.targets)
         content = self.releases.running(wanted)
-        running = {name: with_orders(app, self.orders.values()) for name, app in content.items()}
-        self.reconciler.gated = frozenset(name for name, app in running.items() if self.releases.gated(app))
-        self.reconciler.want(wanted, unknown, running)
+        ordered = {name: with_orders(app, self.orders.values()) for name, app in content.items()}
+        self.reconciler.gated = frozenset(name for name, app in ordered.items() if self.releases.gated(app))
+        self.reconciler.want(wanted, unknown, ordered)
 
     def _wanted_of_memory(self) -> Wanted:
         targets = {scope: accepted.target for scope, accepted in self.rollout.targets.items()}
@@ -221,6 +226,7 @@ class Agent:
         times = [
             self.reconciler.next_due(),
             self.host.next_due(),
+            self.holds.next_due(),
             self.intake.settle_at,
             self.link.confirmed_due(),
             self.link.answers_due(),
@@ -260,6 +266,9 @@ class Agent:
             case PullEnded():
                 self.reconciler.pull_ended(event)
                 self._changed = True
+            case LocksRead():
+                self.holds.read(event)
+                self._changed = True
             case TailRead():
                 happening = self.tails.heard(event)
                 self._changed = True
@@ -286,6 +295,7 @@ class Agent:
             self._beat()
             self._beat_at = now + BEAT_S
         self.intake.tick()
+        self.holds.tick()
         self.reconciler.tick()
         if self.host.tick() and self.link.host_is_news(self.host.figures):
             self._changed = True
@@ -316,6 +326,7 @@ class Agent:
         self.progress.overtaken.clear()
         self.progress.end_targets()
         self.forget_orders(order for order in self.orders.values() if carried_out(order, observed))
+        self.holds.forget_gone(observed)
         self.tails.read(observed)
         wait_s = self.releases.next_wait_s(planned)
         if wait_s is not None:
@@ -343,6 +354,11 @@ class Agent:
 
     def state_changed(self) -> None:
         self._changed = True
+
+    def _tell_of_host(self, happening: Happening) -> None:
+        self.journal.tell(happening)
+        if happening.name == "clock_jump":
+            self.reconciler.wake()  # what waits for a time of day may have come to it, or gone back from it
 
     # The whole truth.
 
@@ -375,6 +391,7 @@ class Agent:
             and not reconciler.away
             and not left_alone
             and not unwanted
+            and not self.holds.held
             and not reconciler.runs
             and not any(self._failed_release(name) for name in reconciler.wanted.apps)
             and all(app.phase == "settled" for name, app in apps.items() if name in reconciler.wanted.apps)
@@ -399,7 +416,8 @@ class Agent:
         flying = frozenset(run.flying) if run else frozenset[str]()
         gated, held = plan.app in self.reconciler.gated, plan.app in self.reconciler.held
         bad = self._failed_release(plan.app)
-        return Activity(plan, self.reconciler.attempts(), flying, self.tails.texts, gated, held, bad)
+        hold = self.holds.held.get(plan.app)
+        return Activity(plan, self.reconciler.attempts(), flying, self.tails.texts, gated, held, hold, bad)
 
     def _failed_release(self, app: str) -> BadRelease | None:
         wanted = self.reconciler.wanted.apps.get(app)

@@ -161,9 +161,10 @@ def _lines(chain: Explanation, service: ServiceChain) -> Iterator[tuple[str, str
     if chain.asked and service.image and chain.instead is None:
         yield "wanted", f"{service.image}, by {_named(chain.asked)}"
     elif chain.asked is None:
-        yield "wanted", "by no target that is known here"
+        yield "wanted", "to be gone" if chain.held else "by no target that is known here"
     if chain.asked and chain.instead:
-        yield "failed", _named(chain.asked)
+        yield "held" if chain.held else "failed", _named(chain.asked)
+    if chain.instead:
         yield "instead", f"{_named(chain.instead)}, with {service.image or 'no such service'}"
     if chain.reason:
         yield "the app", _reason(chain.reason, chain.at)

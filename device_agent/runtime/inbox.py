@@ -47,6 +47,18 @@ class TailRead:
 
 
 @dataclass(frozen=True, slots=True)
+class LocksRead:
+    """By container: why it is not to be stopped, None where it may be.
+
+    `before_stopping`: a run waits for it, and goes on only when all may be stopped.
+    """
+
+    app: str
+    locks: Mapping[str, str | None]
+    before_stopping: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """Somebody local asks something. `reply` is called once, from the loop, with the answer."""
 
@@ -76,6 +88,7 @@ Event = (
     | PullEnded
     | PullProgress
     | TailRead
+    | LocksRead
     | Request
     | StopRequested
     | ThreadDied

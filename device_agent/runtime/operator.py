@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import structlog
 
 from device_agent.core.draft import image_subject
+from device_agent.core.holds import HOLD
 from device_agent.core.matching import as_asked, match_services
-from device_agent.core.orders import RESTART, START, STOP, orders_for
+from device_agent.core.orders import RESTART, START, STOP, UNLOCK, orders_for
 from device_agent.core.wanted import WantedApp
 from device_agent.model.errors import Refused
 from device_agent.model.memory import BadRelease, Order
@@ -139,5 +140,27 @@ def _restarts(agent: "Agent", app: str) -> list[Order]:
     ]
 
 
+def _unlock(agent: "Agent", args: Mapping[str, Json]) -> Json:
+    """Let a release that waits for an update lock or for its window begin now. For its content alone."""
+    no_more(args, "app")
+    name = text(args, "app")
+    why = agent.holds.held.get(name)
+    if why is None:
+        raise Refused("not_held", f"nothing of {name} waits for an update lock or a window")
+    if why.cause == HOLD:
+        raise Refused("held", f"{name} is not to be unlocked: {why.message}")
+    wanted = agent.reconciler.content.get(name)
+    _replace(agent, (), [Order(name, "", UNLOCK, wanted.digest if wanted else "")])
+    log.info("unlock", app=name, cause=why.cause)
+    agent.want(agent.reconciler.wanted)
+    return {"app": name, "cause": why.cause}
+
+
 Handler = Callable[["Agent", Mapping[str, Json]], Json]
-HANDLERS: Mapping[str, Handler] = {"stop": _stop, "start": _start, "restart": _restart, "retry": _retry}
+HANDLERS: Mapping[str, Handler] = {
+    "stop": _stop,
+    "start": _start,
+    "restart": _restart,
+    "retry": _retry,
+    "unlock": _unlock,
+}

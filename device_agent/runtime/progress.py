@@ -39,6 +39,14 @@ class Progress:
         if wanted and app in self.agent.reconciler.held:
             self.agent.journal.tell_all(self.agent.rollout.held(app, "release_failed"))
             return
+        hold = self.agent.holds.held.get(app)
+        if hold:
+            self.agent.journal.tell_all(self.agent.rollout.held(app, hold.cause, hold.message, hold.until))
+            if not self.agent.reconciler.choices[app].locked:
+                self.agent.releases.pause(app)
+                if wanted:
+                    self._tell_drift(wanted, plan)
+                return
         verdict = self._judge(wanted, observed, plan) if wanted else None
         if isinstance(verdict, Failed):
             return
@@ -53,7 +61,8 @@ class Progress:
 
     def _judge(self, wanted: WantedApp, observed: Observed, plan: Plan) -> Verdict:
         """The gate of its release; a failure, or a pass that lets more be done, is acted on with the next look."""
-        verdict = self.agent.releases.judge(wanted, observed, plan, self.agent.reconciler.attempts())
+        held = wanted.name in self.agent.holds.held
+        verdict = self.agent.releases.judge(wanted, observed, plan, self.agent.reconciler.attempts(), held=held)
         if isinstance(verdict, Failed):
             bad = self.agent.releases.failed(wanted, verdict)
             self.agent.journal.write(lambda tx: tx.put_bad(bad))
@@ -81,16 +90,21 @@ class Progress:
             self.agent.forget_orders(o for o in self._orders(wanted.name) if outlived(o, wanted))
 
     def _tell_unsettled(self, wanted: WantedApp, observed: Observed, plan: Plan) -> None:
-        if self.agent.rollout.is_repair(wanted.name, wanted.digest):
-            for step in plan.steps:
-                if not step.until and not _asked(wanted, step):
-                    log.warning("drift", app=wanted.name, subject=step.subject, why=step.cause)
-                    self.agent.journal.tell(drift(wanted.name, about(step.subject), step.cause))
-                    break
+        self._tell_drift(wanted, plan)
         if plan.steps or plan.blocked:
             self.agent.journal.tell_all(self.agent.rollout.begun(wanted.name))
         report = report_app(wanted, observed, self.agent.activity(plan), None)
         self.agent.journal.tell_all(self.agent.rollout.failing(wanted.name, report))
+
+    def _tell_drift(self, wanted: WantedApp, plan: Plan) -> None:
+        if not self.agent.rollout.is_repair(wanted.name, wanted.digest):
+            return
+        ahead = self.agent.reconciler.choices[wanted.name].ahead
+        for step in plan.steps:
+            if not step.until and step not in ahead and not _asked(wanted, step):
+                log.warning("drift", app=wanted.name, subject=step.subject, why=step.cause)
+                self.agent.journal.tell(drift(wanted.name, about(step.subject), step.cause))
+                break
 
     def _gone(self, app: str) -> list[Ack]:
         self._arrived(app)

@@ -12,7 +12,7 @@ Invariants
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -20,17 +20,19 @@ import structlog
 
 from device_agent.core.backoff import CAP, CAP_S, Attempts, due
 from device_agent.core.draft import image_subject
+from device_agent.core.holds import keep_running
 from device_agent.core.images import next_refresh
 from device_agent.core.intake import Wanted, adopted_apps, own_apps
 from device_agent.core.planner import plan_app, plan_removal
 from device_agent.core.wanted import WantedApp
 from device_agent.model.errors import Cancelled, EngineAway, EngineError, Kind
 from device_agent.model.memory import Attempt
-from device_agent.model.observed import EngineEvent, Observed
+from device_agent.model.observed import Container, EngineEvent, Observed
 from device_agent.model.steps import Plan, Pull, Remove, Step, Stop
 from device_agent.model.target import printed_revision
 from device_agent.ports import Clock, Engine
 from device_agent.runtime.execute import delay_s, execute, lane
+from device_agent.runtime.holds import Choice
 from device_agent.runtime.images import Images
 from device_agent.runtime.inbox import Looked, PullEnded, Put, StepEnded
 from device_agent.runtime.run import Run
@@ -72,11 +74,19 @@ class Reconciler:
     forget: Callable[[str, str], None]
     """An attempt (app, subject) that is over."""
     images: Images
+    choose: Callable[[str, WantedApp | None], Choice]
+    """Called before an app is planned, with its content where nothing holds it."""
+    ask_locks: Callable[[str, tuple[Container, ...]], None]
+    """Find out whether these containers of an app may be stopped: `locks_read` is called with the answer."""
     wanted: Wanted = field(default_factory=Wanted)
     unknown: frozenset[str] = frozenset()
     """Scopes whose target was lost."""
-    running: Mapping[str, WantedApp] = field(default_factory=dict)
-    """What is to run: the wanted apps, or what they are rolled back to."""
+    content: Mapping[str, WantedApp] = field(default_factory=dict)
+    """The wanted apps, or what they are rolled back to."""
+    running: dict[str, WantedApp] = field(default_factory=dict)
+    """What is to run: the content, or while that is held what settled before."""
+    choices: dict[str, Choice] = field(default_factory=dict)
+    """By app, of its newest plan."""
     gated: frozenset[str] = frozenset()
     """Apps whose release has not passed its gate."""
     held: frozenset[str] = frozenset()
@@ -98,13 +108,17 @@ class Reconciler:
 
     # What wakes it.
 
-    def want(self, wanted: Wanted, unknown: frozenset[str], running: Mapping[str, WantedApp]) -> None:
+    def want(self, wanted: Wanted, unknown: frozenset[str], content: Mapping[str, WantedApp]) -> None:
         """Something else is wanted now: what is under way for anything else is overtaken."""
+        before = dict(self.running)
+        self.wanted, self.unknown, self.content = wanted, unknown, content
+        for app in before.keys() | content.keys():
+            self._choose(app)
         for app, run in self.runs.items():
-            if _differs(self.running.get(app), running.get(app)):
+            if _differs(before.get(app), self.running.get(app)):
                 run.draining = True
-        self.wanted, self.unknown, self.running = wanted, unknown, running
-        self._cancel_pulls_of({service.image for app in running.values() for service in app.services.values()})
+        apps = (*content.values(), *self.running.values())
+        self._cancel_pulls_of({service.image for app in apps for service in app.services.values()})
         self.wake()
 
     def wake(self, delay_s: float = 0.0, *, stale: frozenset[str] = frozenset(), deep: bool = False) -> None:
@@ -226,23 +240,30 @@ class Reconciler:
         if app in self.left_alone() or (not self.wanted.targets and app not in self.wanted.apps):
             self.plans.pop(app, None)
             return True
-        attempts = self.attempts()
-        wanted = self.running.get(app)
-        if app in self.held:
+        self.plans[app] = self._planned(app, self._choose(app), observed)
+        return True
+
+    def _choose(self, app: str) -> Choice:
+        choice = self.choices[app] = self.choose(app, self.content.get(app))
+        if choice.content is None:
+            self.running.pop(app, None)
+        else:
+            self.running[app] = choice.content
+        return choice
+
+    def _planned(self, app: str, choice: Choice, observed: Observed) -> Plan:
+        attempts, content = self.attempts(), choice.content
+        if app in self.held or choice.idle:
             plan = Plan(app)
-        elif wanted:
-            plan = plan_app(
-                wanted,
-                observed,
-                attempts,
-                self.settled.get(app, {}),
-                gated=app in self.gated,
-                pulled=self.images.pulled,
-            )
+        elif content:
+            gated = app in self.gated and content is self.content.get(app)
+            specs, pulled = self.settled.get(app, {}), self.images.pulled
+            plan = plan_app(content, observed, attempts, specs, gated=gated, pulled=pulled)
         else:
             plan = plan_removal(app, observed, attempts)
-        self.plans[app] = plan
-        return True
+        planned = {step.id for step in plan.steps}
+        fetch = (step for step in choice.ahead if step.id not in planned)
+        return keep_running(replace(plan, steps=(*fetch, *plan.steps)), choice.locked)
 
     def forget_attempts(self, app: str, subjects: Collection[str]) -> int:
         """Try these subjects of an app, and its images among them, without waiting any longer. How many there were."""
@@ -287,12 +308,36 @@ class Reconciler:
             for step in plan.steps:
                 if isinstance(step.action, Pull) and not step.until:
                     self._pull(step.action)
-            run = Run(plan)
-            ready = run.ready()
-            if ready:
+            ask = {container.id for container in self.choices[app].ask} if app in self.choices else set[str]()
+            guarded = (s.id for s in plan.steps if isinstance(s.action, Stop) and s.action.id in ask)
+            run = Run(plan, guarded=frozenset(guarded))
+            if not run.over:
                 self.runs[app] = run
-            for step in ready:
-                self._dispatch(app, run, step)
+                self._go_on(app, run)
+
+    def _go_on(self, app: str, run: Run) -> None:
+        """Everything of a run that can go now; when nothing more can, it is looked again."""
+        for step in run.ready():
+            self._dispatch(app, run, step)
+        if run.must_ask():
+            run.asking = True
+            self.ask_locks(app, self.choices[app].ask)
+        if run.over:
+            del self.runs[app]
+            self._outdated[app] = self._look.number
+            self.wake()
+
+    def locks_read(self, app: str, *, free: bool) -> None:
+        """Whether what a run waits to stop may be stopped. If not, nothing more of it is."""
+        run = self.runs.get(app)
+        if run is None:
+            return
+        run.asking = False
+        if free:
+            run.guarded = frozenset()
+        else:
+            run.draining = True
+        self._go_on(app, run)
 
     def _dispatch(self, app: str, run: Run, step: Step) -> None:
         run.flying[step.id] = step
@@ -325,12 +370,7 @@ class Reconciler:
             if event.step.again:
                 ended = EngineError("exited", event.step.cause, Kind.OUTSIDE)
                 self._failed(event.app, event.step.subject, event.step.spec, ended)
-        for step in run.ready():
-            self._dispatch(event.app, run, step)
-        if run.over:
-            del self.runs[event.app]
-            self._outdated[event.app] = self._look.number
-            self.wake()
+        self._go_on(event.app, run)
 
     def _failed(self, app: str, subject: str, spec: str, error: EngineError) -> None:
         before = self.rows.get((app, subject))

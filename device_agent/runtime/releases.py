@@ -54,7 +54,18 @@ class Releases:
 
     def running(self, wanted: Wanted) -> dict[str, WantedApp]:
         """What is to run: the apps as wanted, or what they are rolled back to."""
-        return {name: self._good(app) if self.rolled_back(app) else app for name, app in wanted.apps.items()}
+        return {name: self._good(name) if self.rolled_back(app) else app for name, app in wanted.apps.items()}
+
+    def last_good(self, app: str) -> WantedApp | None:
+        """The content with which an app last settled; None where there is none that is understood."""
+        record = self.apps.get(app)
+        if record is None or record.document is None:
+            return None
+        try:
+            return self._good(app)
+        except (Refused, ValueError) as error:
+            log.warning("what settled last is not understood", app=app, why=str(error))
+            return None
 
     def rolled_back(self, wanted: WantedApp) -> BadRelease | None:
         """The failure for which this content is not run, when there is another to run in its place."""
@@ -68,15 +79,15 @@ class Releases:
         bad = self.bad.get(wanted.name)
         return bad if bad and bad.digest == wanted.digest and wanted.gate.on_failure == "hold" else None
 
-    def _good(self, wanted: WantedApp) -> WantedApp:
-        record = self.apps[wanted.name]
+    def _good(self, app: str) -> WantedApp:
+        record = self.apps[app]
         told = label_revision(record.revision)
         scope = record.revision.partition(":")[0]
         if told is None:
-            raise ValueError(f"the record of {wanted.name} has no revision")
-        effective = EffectiveApp(wanted.name, record.document, scope, told[1], record.release)
-        app = validate_apps({wanted.name: record.document}).apps[wanted.name]
-        return wanted_app(effective, app, self.naming)
+            raise ValueError(f"the record of {app} has no revision")
+        effective = EffectiveApp(app, record.document, scope, told[1], record.release)
+        content = validate_apps({app: record.document}).apps[app]
+        return wanted_app(effective, content, self.naming)
 
     def _may_fail(self, wanted: WantedApp) -> bool:
         """Where there is nothing to go back to, or the target wants it so, a release is retried until it is good."""
@@ -86,14 +97,7 @@ class Releases:
             case "retry":
                 return False
         record = self.apps.get(wanted.name)
-        if record is None or record.document is None or record.digest == wanted.digest:
-            return False
-        try:
-            self._good(wanted)
-        except (Refused, ValueError) as error:
-            log.warning("nothing to roll back to", app=wanted.name, why=str(error))
-            return False
-        return True
+        return record is not None and record.digest != wanted.digest and self.last_good(wanted.name) is not None
 
     def gated(self, wanted: WantedApp) -> bool:
         """Whether its release still has to prove good."""
@@ -123,8 +127,10 @@ class Releases:
                 seen[container.id] = (container.restarts, since if restarts == container.restarts else now)
         self._good_since = seen
 
-    def judge(self, wanted: WantedApp, observed: Observed, plan: Plan, attempts: Attempts) -> Verdict:
-        """The verdict on the release of an app as it is observed and planned now."""
+    def judge(
+        self, wanted: WantedApp, observed: Observed, plan: Plan, attempts: Attempts, *, held: bool = False
+    ) -> Verdict:
+        """The verdict on the release of an app as it is observed and planned now. `held`: by an update lock."""
         record = self.apps.get(wanted.name)
         if record and record.digest == wanted.digest:
             self._clocks.pop(wanted.name, None)
@@ -150,6 +156,7 @@ class Releases:
             steady_s=steady,
             elapsed_s=clock.elapsed_s,
             lenient=not self._may_fail(wanted),
+            held=held,
         )
         clock.counted_at = now if isinstance(verdict, Open) and verdict.counting else None
         self.verdicts[wanted.name] = verdict
@@ -175,6 +182,11 @@ class Releases:
         self.forget_gate(wanted.name)
         log.warning("release failed", app=wanted.name, release=wanted.release, code=failure.code, why=message)
         return bad
+
+    def pause(self, app: str) -> None:
+        """Its release waits without having begun: the deadline does not come nearer meanwhile."""
+        if app in self._clocks:
+            self._clocks[app].counted_at = None
 
     def forget_gate(self, app: str) -> None:
         self.verdicts.pop(app, None)

@@ -5,13 +5,19 @@ Everything here returns acks and events; the owner loop writes them in the trans
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from device_agent.core.wanted import WantedApp
 from device_agent.model.memory import AcceptedTarget, AppRecord, BadRelease
 from device_agent.model.report import Ack, AppReport, Happening, Reason
 from device_agent.model.target import SCOPES, Json, Target, printed_revision
 
-_NOT_FAILURES = frozenset(("dependency", "images", "stopped", "target_unknown", "rolled_back", "release_failed"))
+_NOT_FAILURES = frozenset(
+    (
+        *("dependency", "images", "stopped", "target_unknown", "rolled_back", "release_failed"),
+        *("hold", "window", "lock"),
+    )
+)
 
 
 @dataclass(slots=True)
@@ -98,12 +104,13 @@ class Rollout:
             for scope in self._awaiting(app)
         ]
 
-    def held(self, app: str, cause: str) -> list[Ack]:
-        """It is left as it is. Not its end."""
+    def held(self, app: str, cause: str, message: str | None = None, until: datetime | None = None) -> list[Ack]:
+        """It is left as it is. Not its end. Told once for each cause."""
         told = self._told.get(app, frozenset())
         self._told[app] = told | {("", cause)}
         scopes = self._awaiting(app) if ("", cause) not in told else ()
-        return [transition(self.targets[scope].target, "held", app=app, cause=cause) for scope in scopes]
+        details = {"app": app, "cause": cause, "message": message, "next_try_at": until}
+        return [transition(self.targets[scope].target, "held", **details) for scope in scopes]
 
     def rolled_back(self, app: str, bad: BadRelease, good: AppRecord) -> tuple[list[Ack], list[AcceptedTarget]]:
         """What it was rolled back to runs."""

@@ -15,8 +15,19 @@ class Run:
     flying: dict[str, Step] = field(default_factory=dict)
     draining: bool = False
     """Overtaken: nothing new is started, but what is in the middle of a replacement is finished."""
+    guarded: frozenset[str] = frozenset()
+    """Stops that wait until their containers have been asked for their update locks."""
+    asking: bool = False
 
     def ready(self) -> list[Step]:
+        return [step for step in self._possible() if step.id not in self.guarded]
+
+    def must_ask(self) -> bool:
+        """Something could be stopped now, but for the update locks."""
+        possible = any(step.id in self.guarded for step in self._possible())
+        return possible and not self.asking and not self.draining
+
+    def _possible(self) -> list[Step]:
         finishing = self._to_finish() if self.draining else None
         return [
             step
@@ -32,7 +43,7 @@ class Run:
 
     @property
     def over(self) -> bool:
-        return not self.flying and not self.ready()
+        return not self.flying and not self.asking and not self.ready() and not self.must_ask()
 
     def touches(self, container_id: str) -> bool:
         """Whether this run itself stops or removes the container: then its end is no surprise."""

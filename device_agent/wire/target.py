@@ -118,6 +118,7 @@ def read_version(body: Json, *, raw: bytes, content_type: str | None = None) -> 
         content_type=content_type or payload.JSON,
         fleet=named["fleet"],
         device=named.get("device"),
+        hold=body.get("hold", False),
     )
 
 
@@ -128,8 +129,6 @@ def check_keys(body: dict[str, Json]) -> None:
         for key in body
         if key not in KEYS and not key.startswith("x-")
     ]
-    if body.get("hold") is True:
-        unknown.append(Problem("/hold", "not supported by this version"))
     if unknown:
         raise Refused("unsupported", _summary(unknown, "not supported"), tuple(unknown))
     wrong = tuple(_apps_problems(body))
@@ -175,11 +174,15 @@ def _scope_problems(scope: Json) -> Iterator[Problem]:
 
 
 def _apps_problems(body: dict[str, Json]) -> Iterator[Problem]:
+    fleet, hold = body["scope"].get("device") is None, body.get("hold") is True
+    if fleet and hold:
+        yield Problem("/hold", "only a device's own target can hold: name the device in the scope")
+    if hold and "apps" not in body:
+        return
     apps = body.get("apps")
     if not isinstance(apps, dict):
         yield Problem("/apps", "must be an object: a name and an app each")
         return
-    fleet = body["scope"].get("device") is None
     for name, app in apps.items():
         if app is None and fleet:
             yield Problem(

@@ -152,6 +152,10 @@ class Bench(ABC):
     @abstractmethod
     def files(self, container: str, *paths: str) -> tuple[File, ...]: ...
     @abstractmethod
+    def touch(self, name: str, path: str) -> None:
+        """A process in the container makes a file; its folder is there."""
+
+    @abstractmethod
     def pause(self, name: str) -> None: ...
     @abstractmethod
     def update(self, name: str, *, memory: int, retries: int) -> None:
@@ -204,6 +208,9 @@ class SimulatedBench(Bench):
 
     def files(self, container: str, *paths: str) -> tuple[File, ...]:
         return tuple(self.world.required(container).files[path] for path in paths)
+
+    def touch(self, name: str, path: str) -> None:
+        self.world.required(name).paths.add(path)
 
     def pause(self, name: str) -> None:
         self.world.pause(name)
@@ -276,6 +283,9 @@ class DockerBench(Bench):
     def _says(self, container: str, *command: str) -> str:
         output: bytes = self.docker.exec_start(self.docker.exec_create(container, list(command))["Id"])
         return output.decode()
+
+    def touch(self, name: str, path: str) -> None:
+        self._says(name, "touch", path)
 
     def pause(self, name: str) -> None:
         self.docker.pause(name)

@@ -353,6 +353,21 @@ def test_publish_keeps_the_other_apps(broker: Mosquitto, database: Path, compose
     assert (refused.code, "--allow-empty" in refused.err) == (2, True)
 
 
+def test_publish_holds_a_device_until_it_is_told_otherwise(broker: Mosquitto, database: Path, compose: Path) -> None:
+    def target() -> dict[str, Any]:
+        return retained(broker, "fleet/v1/plant7/down/device/d1/target")
+
+    assert run(broker, database, "publish", "--hold").code == 2
+    assert run(broker, database, "publish", "--device", "d1", "--hold").code == 0
+    assert (target()["hold"], target()["apps"], target()["revision"]) == (True, {}, 1)
+    assert run(broker, database, "publish", "--device", "d1", str(compose)).code == 0
+    assert (target()["hold"], set(target()["apps"])) == (True, {"shop"})
+    assert run(broker, database, "publish", "--device", "d1", "--hold").code == 0
+    assert target()["revision"] == 2
+    assert run(broker, database, "publish", "--device", "d1", "--no-hold", "--no-wait").code == 0
+    assert ("hold" in target(), set(target()["apps"]), target()["revision"]) == (False, {"shop"}, 3)
+
+
 def test_publish_fails_when_a_device_refuses(broker: Mosquitto, database: Path, compose: Path) -> None:
     with PlainDevice(broker, "plant7", "d1", answer="reject"), PlainDevice(broker, "plant7", "d2"):
         ended = run(broker, database, "publish", str(compose), "--json", "--timeout", "20s")

@@ -13,7 +13,16 @@ from device_agent.core.limits import changed
 from device_agent.model.compose import File, Healthcheck, Mount, Port, Restart
 from device_agent.model.errors import Cancelled, EngineAway, EngineError, Kind
 from device_agent.model.image import normalise
-from device_agent.model.observed import LABEL_NUMBER, LABEL_SERVICE, LABEL_VOLUME, EngineEvent, Health, Status
+from device_agent.model.observed import (
+    LABEL_NUMBER,
+    LABEL_SERVICE,
+    LABEL_UPDATE_LOCK,
+    LABEL_VOLUME,
+    UPDATE_LOCK,
+    EngineEvent,
+    Health,
+    Status,
+)
 from device_agent.model.steps import Connect, CreateVolume, Endpoint, Upload
 from tests.contract.engine_bench import APP, CHECKED, Bench, DockerBench, SimulatedBench
 from tests.eventually import eventually
@@ -485,6 +494,24 @@ def test_the_last_lines(bench: Bench) -> None:
     assert eventually(lambda: bench.engine.tail(running.id, 2), 5, "it has said something") == "two\nthree\n"
 
 
+def test_a_file_in_a_container_is_found_without_entering_it(bench: Bench) -> None:
+    step = bench.step()
+    path = "/tmp/a lock & more?"
+    running = bench.started(replace(step, labels={**step.labels, LABEL_UPDATE_LOCK: path}))
+    assert running.update_lock == path
+    assert bench.started(bench.step("db")).update_lock == UPDATE_LOCK
+    assert not bench.engine.has_file(running.id, path)
+    assert not bench.engine.has_file(running.id, "/no/such/folder/lock")
+
+    bench.touch(running.name, path)
+
+    assert bench.engine.has_file(running.id, path)
+    bench.pause(running.name)
+    assert bench.engine.has_file(running.id, path)
+    bench.rm(running.name)
+    assert not bench.engine.has_file(running.id, path)
+
+
 def test_a_pull_that_is_not_wanted_any_more(bench: Bench) -> None:
     cancel = threading.Event()
     cancel.set()
@@ -506,6 +533,7 @@ def test_an_engine_that_is_away(bench: Bench) -> None:
         away.observe,
         lambda: away.start("a"),
         lambda: away.remove("a"),
+        lambda: away.has_file("a", "/a"),
         lambda: away.pull("a:1", None, lambda _: None, threading.Event()),
         lambda: list(away.events(threading.Event())),
     ):

@@ -128,10 +128,20 @@ def test_another_schema_comes_before_all_else(schema: Any) -> None:
 
 def test_unknown_keys_are_unsupported_and_x_keys_are_warnings() -> None:
     assert refusal(raw(**{"a/b": 1})) == ("unsupported", ["/a~1b"])
-    assert refusal(raw(hold=True)) == ("unsupported", ["/hold"])
     body = json.loads(raw(**{"x-note": "for people", "hold": False}))
     assert read_target(json.dumps(body).encode()).apps == BODY["apps"]
     assert [problem.pointer for problem in ignored_keys(body)] == ["/x-note"]
+
+
+def test_a_device_target_holds_and_needs_no_apps_for_it() -> None:
+    scope = {"fleet": "plant7", "device": "d1"}
+    held = read_target(raw(scope=scope, hold=True, apps=...))
+    assert (held.hold, held.apps) == (True, {})
+    assert read_target(raw(scope=scope, hold=True)).apps == BODY["apps"]
+    assert not read_target(raw(scope=scope)).hold
+    assert refusal(raw(scope=scope, hold=False, apps=...)) == ("invalid", ["/apps"])
+    assert refusal(raw(scope=scope, hold=True, apps=[])) == ("invalid", ["/apps"])
+    assert refusal(raw(hold=True)) == ("invalid", ["/hold"])
 
 
 def test_the_version_is_read_before_the_keys_are_checked() -> None:
