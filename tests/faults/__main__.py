@@ -11,6 +11,7 @@ import io
 import json
 import os
 import secrets
+import signal
 import statistics
 import sys
 from collections.abc import Sequence
@@ -47,6 +48,7 @@ def main() -> int:
         for each in chosen:
             print(f"{each.group:9} {each.name}")
         return 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(stderr=True)
     host = Host(os.environ.get("DOCKER_HOST") or DEFAULT_URL, f"faults-{secrets.token_hex(3)}")
     seconds = [FAULTS[name] for name in SECONDS] if options.compound else []

@@ -27,7 +27,6 @@ KEEPALIVE_S = 5
 CANARY = "canary-8f3a91c7"
 """A secret in the target: it must be seen nowhere but in the target and at the engine."""
 BROKER = """allow_anonymous true
-max_keepalive 60
 persistence true
 persistence_location /mosquitto/data/
 autosave_on_changes true
@@ -131,6 +130,11 @@ class Bench:
             "revision": version.revision + self.number,
             "apps": self.apps,
         }
+
+    def victims(self) -> list[str]:
+        """Ids of the containers of `api`: in the middle of an apply there may be two, or none."""
+        found = self.host.containers(self.device.label)
+        return [each["Id"] for each in found if each["Config"]["Labels"].get("device-agent.service") == "api"]
 
     # Its life.
 

@@ -34,19 +34,19 @@ DEEDS: dict[str, Callable[[Bench, str], Any]] = {
 def _done(deed: str, act: Callable[[Bench, str], Any]) -> None:
     @fault(deed, GROUP, fast=deed == "docker rm -f")
     def at_rest(bench: Bench) -> None:
-        act(bench, bench.device.identities()["web/api"][0])
+        _to_a_victim(bench, act)
 
     @fault(f"{deed} in the middle of an apply", GROUP)
     def in_an_apply(bench: Bench) -> None:
         bench.publish()
         bench.somewhere(1)
-        victims = [c["Id"] for c in bench.host.containers(bench.device.label) if _is_api(c)]
-        if victims:
-            bench.tolerating_absence(lambda: act(bench, bench.random.choice(victims)))
+        _to_a_victim(bench, act)
 
 
-def _is_api(container: dict[str, Any]) -> bool:
-    return bool(container["Config"]["Labels"].get("device-agent.service") == "api")
+def _to_a_victim(bench: Bench, act: Callable[[Bench, str], Any]) -> None:
+    victims = bench.victims()
+    if victims:
+        bench.tolerating_absence(lambda: act(bench, bench.random.choice(victims)))
 
 
 for _deed, _act in DEEDS.items():

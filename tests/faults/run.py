@@ -69,8 +69,13 @@ def carry_out(wish: Wish, faults: Sequence[Fault], hands: int, told: Callable[[O
                     told(outcome)
 
     with ThreadPoolExecutor(hands) as pool:
-        for done in [pool.submit(work) for _ in range(hands)]:
-            done.result()
+        try:
+            for done in [pool.submit(work) for _ in range(hands)]:
+                done.result()
+        finally:
+            # Told to stop: what is under way comes to its end, and clears up.
+            while not left.empty():
+                left.get_nowait()
     return outcomes
 
 
