@@ -9,9 +9,10 @@ restricted: registries and tags, and what all apps together may use of memory an
 import posixpath
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 from device_agent.model.compose import App, Service, VolumeDefinition
-from device_agent.model.errors import Problem
+from device_agent.model.errors import MOST_PROBLEMS, Problem
 from device_agent.model.image import normalise
 from device_agent.model.target import Json
 
@@ -61,20 +62,22 @@ Pointer = Callable[..., str]
 
 
 def offences(policy: Policy, apps: Mapping[str, App], documents: Mapping[str, Json]) -> tuple[Problem, ...]:
-    """Every field that the policy forbids, by pointer. `documents` are the apps as they were written."""
-    found: list[Problem] = []
+    """Fields that the policy forbids, by pointer, up to `MOST_PROBLEMS`. `documents`: the apps as they were written."""
+    return tuple(islice(_offences(policy, apps, documents), MOST_PROBLEMS))
+
+
+def _offences(policy: Policy, apps: Mapping[str, App], documents: Mapping[str, Json]) -> Iterator[Problem]:
     services: list[tuple[Pointer, Service]] = []
     for name, app in apps.items():
         for key, service in app.services.items():
             at = f"/apps/{name}/services/{key}"
             services.append((_pointer(at, documents[name]["services"][key]), service))
-            found += _of_service(policy, at, services[-1][0], service)
+            yield from _of_service(policy, at, services[-1][0], service)
         for key, volume in app.volumes.items():
             path = _hidden_bind(volume)
             if path is not None:
-                found += _of_bind(policy, f"/apps/{name}/volumes/{key}/driver_opts", path)
-    found += _of_sums(policy, services)
-    return tuple(found)
+                yield from _of_bind(policy, f"/apps/{name}/volumes/{key}/driver_opts", path)
+    yield from _of_sums(policy, services)
 
 
 def _pointer(at: str, document: Json) -> Pointer:

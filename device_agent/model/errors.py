@@ -16,8 +16,15 @@ class Problem:
     message: str
 
 
+MOST_PROBLEMS = 1000
+"""Of one document. A hostile one can have more wrong places than anybody will read, and each costs time and memory."""
+
+
 class Refused(Exception):  # noqa: N818 - the word of the protocol
-    """Input that is refused whole. `code` is one of the protocol's words, `problems` every place that is wrong."""
+    """Input that is refused whole. `code` is one of the protocol's words, `problems` the places that are wrong.
+
+    They are all of them, up to `MOST_PROBLEMS`.
+    """
 
     def __init__(self, code: str, message: str, problems: tuple[Problem, ...] = ()) -> None:
         super().__init__(message)

@@ -12,11 +12,15 @@ from typing import Any, TypeAlias
 from pydantic import ValidationError
 
 from device_agent.model.compose_units import NotSupported, NotValid, kind, string
-from device_agent.model.errors import Problem
+from device_agent.model.errors import MOST_PROBLEMS, Problem
 from device_agent.model.target import Json
 
 VARIABLE_HINT = "variables are resolved when publishing: cloud-sim publish does it"
 UNSUPPORTED = "not supported by this version of device-agent"
+
+
+class Enough(Exception):  # noqa: N818 - not an error of its own
+    """So much is wrong that reading on would tell nobody more."""
 
 
 class Noted(Exception):  # noqa: N818 - not an error of its own
@@ -39,6 +43,12 @@ class Notes:
 
     def problems(self) -> int:
         return len(self.unsupported) + len(self.invalid)
+
+    def add(self, problems: list[Problem], problem: Problem) -> None:
+        """To `unsupported` or `invalid`. Raises `Enough`."""
+        problems.append(problem)
+        if self.problems() >= MOST_PROBLEMS:
+            raise Enough
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +85,14 @@ class Place:
         return "/" + "/".join(str(key).replace("~", "~0").replace("/", "~1") for key in reversed(keys))
 
     def invalid(self, message: str, *more: str | int) -> None:
-        self.notes.invalid.append(Problem(self.pointer(*more), message))
+        self.notes.add(self.notes.invalid, Problem(self.pointer(*more), message))
 
     def unsupported(self, message: str, *more: str | int) -> None:
-        self.notes.unsupported.append(Problem(self.pointer(*more), message))
+        self.notes.add(self.notes.unsupported, Problem(self.pointer(*more), message))
 
     def warn(self, message: str, *more: str | int) -> None:
-        self.notes.warnings.append(Problem(self.pointer(*more), message))
+        if len(self.notes.warnings) < MOST_PROBLEMS:
+            self.notes.warnings.append(Problem(self.pointer(*more), message))
 
     def note(self, error: NotValid, *more: str | int) -> None:
         where = (*more, *error.more)

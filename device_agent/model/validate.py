@@ -10,6 +10,7 @@ Rules
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 from device_agent.model import (
     compose_files,
@@ -32,11 +33,13 @@ from device_agent.model.compose_forms import APP_NAME, KEY_NAME
 from device_agent.model.compose_lists import WHEN_PUBLISHING
 from device_agent.model.compose_scale import too_narrow
 from device_agent.model.compose_units import NotValid, duration, one_of
-from device_agent.model.errors import Problem, Refused
-from device_agent.model.place import Names, Notes, Place, Reader, by, read, read_fields, read_object
+from device_agent.model.errors import MOST_PROBLEMS, Problem, Refused
+from device_agent.model.place import Enough, Names, Notes, Place, Reader, by, read, read_fields, read_object
 from device_agent.model.target import Json
 
 DEFAULT_NETWORK = "default"
+MOST = 2000
+"""Apps, and services of all of them together: more than one engine can carry, and little enough to judge at once."""
 
 _FILES = (compose_files.CONFIGS, compose_files.SECRETS)
 _APP_REFUSED = {
@@ -60,29 +63,43 @@ class Parsed:
 def validate_apps(apps: Mapping[str, Json]) -> Parsed:
     """The canonical apps of a document's `apps`, every one of them an object.
 
-    Raises `Refused` with code `unsupported`, `invalid` or `cycle`, and every wrong place in its problems, sorted.
+    Raises `Refused` with code `too_large`, `unsupported`, `invalid` or `cycle`, and every wrong place in its problems,
+    sorted.
     """
+    _check_size(apps)
     notes = Notes()
     root = Place(apps, notes, key="apps")
     found: dict[str, App] = {}
     cycles: list[Problem] = []
-    for name in apps:
-        place = root.at(name)
-        if not APP_NAME.fullmatch(name):
-            place.invalid(
-                "an app's name has lower-case letters, digits, `_` and `-`, and starts with a letter or digit"
-            )
-        try:
-            app = _app(place)
-        except NotValid as error:
-            place.note(error)
-        else:
-            found[name] = app
-            cycles += _cycles(place, app.services)
-    compose_pulling.one_platform(root, found)
-    _name_once(root, found)
+    try:
+        for name in apps:
+            _read_app(name, root.at(name), found, cycles)
+        compose_pulling.one_platform(root, found)
+        _name_once(root, found)
+    except Enough:
+        pass
     _refuse(notes, cycles)
     return Parsed(found, _sorted(notes.warnings))
+
+
+def _check_size(apps: Mapping[str, Json]) -> None:
+    sections = [app.get("services") for app in apps.values() if isinstance(app, dict)]
+    services = sum(len(section) for section in sections if isinstance(section, dict))
+    for count, what in ((len(apps), "apps"), (services, "services")):
+        if count > MOST:
+            raise Refused("too_large", f"{count} {what}: a device takes at most {MOST}")
+
+
+def _read_app(name: str, place: Place, found: dict[str, App], cycles: list[Problem]) -> None:
+    if not APP_NAME.fullmatch(name):
+        place.invalid("an app's name has lower-case letters, digits, `_` and `-`, and starts with a letter or digit")
+    try:
+        app = _app(place)
+    except NotValid as error:
+        place.note(error)
+    else:
+        found[name] = app
+        cycles += islice(_cycles(place, app.services), MOST_PROBLEMS - len(cycles))
 
 
 def _refuse(notes: Notes, cycles: list[Problem]) -> None:
@@ -94,7 +111,8 @@ def _refuse(notes: Notes, cycles: list[Problem]) -> None:
     wrong = [(code, f"{len(found)} {one if len(found) == 1 else many}") for code, found, one, many in counts if found]
     if wrong:
         problems = _sorted([*notes.unsupported, *notes.invalid, *cycles])
-        raise Refused(wrong[0][0], ", ".join(message for _, message in wrong), problems)
+        more = ", and maybe more" if len(problems) >= MOST_PROBLEMS else ""
+        raise Refused(wrong[0][0], ", ".join(message for _, message in wrong) + more, problems)
 
 
 def _sorted(problems: list[Problem]) -> tuple[Problem, ...]:

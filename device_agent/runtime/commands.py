@@ -5,7 +5,6 @@ takes its time is answered with `{"status": "running", …}` first.
 """
 
 import base64
-import binascii
 import json
 import tempfile
 from collections.abc import Callable, Mapping
@@ -187,7 +186,8 @@ def _restore(agent: "Agent", args: Mapping[str, Json]) -> Json:
     no_more(args, "content")
     try:
         content = base64.b64decode(str(args.get("content", "")), validate=True)
-    except binascii.Error:
+    except ValueError:
+        # binascii.Error is one; what is not even ASCII is another.
         raise Refused("malformed", "the argument content is base64") from None
     agent.journal.flush()
     with tempfile.TemporaryDirectory() as folder:

@@ -8,6 +8,7 @@ that a double cannot hold (RFC 7493), and nesting deeper than 64.
 import io
 import json
 import math
+import re
 import zlib
 from dataclasses import dataclass
 
@@ -23,8 +24,18 @@ ZSTD = "application/json+zstd"
 DEPTH = 64
 LARGEST_INTEGER = 2**53 - 1
 
-# A list costs 3 bytes as JSON and 80 in memory. This bounds what a payload within the size limits can grow to.
-_VALUES = 1_000_000
+# A list costs 3 bytes as JSON and 80 in memory, and each value its time. This bounds what a payload within the size
+# limits can grow to; the largest targets that make sense have some thousands.
+_VALUES = 50_000
+_MARKS = (b",", b"[", b"{", b":")
+# Up to and with the next mark that is not within a string. Nothing in it can be matched in two ways.
+_TO_MARK = re.compile(rb'(?:[^",\[{:]++|"(?:[^"\\]++|\\.)*+")*+[,\[{:]', re.DOTALL)
+# In memory a text takes as many bytes for each character as its widest one needs: so one of these at the end of a large
+# document could make it several times as large, and its text again.
+_WIDE = (
+    (3 * 1024 * 1024, re.compile(rb"[\xf0-\xff]|\\u[dD][89abAB]"), "beyond U+FFFF"),
+    (6 * 1024 * 1024, re.compile(rb"[\xc4-\xff]|\\u(?!00)"), "beyond U+00FF"),
+)
 _CHUNK = 64 * 1024
 # What a zstd decoder must support (RFC 8878, 3.1.1.1.2). A frame can ask for more memory than it will ever fill.
 _WINDOW = 8 * 1024 * 1024
@@ -108,8 +119,12 @@ def _unzstd(payload: bytes, limit: int) -> bytes:
 
 def parse(document: bytes) -> Json:
     """The JSON value of a whole document. Raises `Refused`: `malformed`, or `too_large` for far too many values."""
-    if sum(document.count(mark) for mark in (b",", b"[", b"{", b":")) > _VALUES:
+    # The first count is fast, and takes those within strings for values too.
+    if sum(document.count(mark) for mark in _MARKS) > _VALUES and _has_too_many(document):
         raise Refused("too_large", f"more than {_VALUES} values")
+    for limit, wide, what in _WIDE:
+        if len(document) > limit and wide.search(document):
+            raise Refused("too_large", f"{len(document)} bytes with characters {what}: the limit is {limit} with them")
     try:
         value = json.loads(
             document.decode("utf-8"),
@@ -127,6 +142,16 @@ def parse(document: bytes) -> Json:
     # Only an escape can bring a lone surrogate through the UTF-8 decoder.
     _walk(value, surrogates=b"\\u" in document)
     return value
+
+
+def _has_too_many(document: bytes) -> bool:
+    end = 0
+    for _ in range(_VALUES + 1):
+        found = _TO_MARK.match(document, end)
+        if found is None:
+            return False
+        end = found.end()
+    return True
 
 
 def _too_deep() -> Refused:

@@ -8,10 +8,11 @@ need, `check_keys` is the rest, and `read_header` is both at once.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import TypeGuard
 
 from device_agent.model import canonical
-from device_agent.model.errors import Problem, Refused
+from device_agent.model.errors import MOST_PROBLEMS, Problem, Refused
 from device_agent.model.target import DEVICE, FLEET, Json, Target, Version
 from device_agent.wire import dsse, payload
 from device_agent.wire.dsse import TrustedKeys
@@ -100,7 +101,7 @@ def read_version(body: Json, *, raw: bytes, content_type: str | None = None) -> 
         said = "there is none" if "schema" not in body else f"it is {str(schema)[:20]}"
         message = f"schema must be {SCHEMA}, {said}"
         raise Refused("schema", message, (Problem("/schema", message),))
-    problems = tuple(_header_problems(body))
+    problems = tuple(islice(_header_problems(body), MOST_PROBLEMS))
     if problems:
         raise Refused("invalid", _summary(problems, "invalid"), problems)
     named = body["scope"]
@@ -124,14 +125,11 @@ def read_version(body: Json, *, raw: bytes, content_type: str | None = None) -> 
 
 def check_keys(body: dict[str, Json]) -> None:
     """Raises `Refused`: `unsupported` for top-level keys that this version does not know, `invalid` for `apps`."""
-    unknown = [
-        Problem(_pointer(key), f"{key[:80]} is not a key of a target")
-        for key in body
-        if key not in KEYS and not key.startswith("x-")
-    ]
+    strange = (key for key in body if key not in KEYS and not key.startswith("x-"))
+    unknown = [Problem(_pointer(key), f"{key[:80]} is not a key of a target") for key in islice(strange, MOST_PROBLEMS)]
     if unknown:
         raise Refused("unsupported", _summary(unknown, "not supported"), tuple(unknown))
-    wrong = tuple(_apps_problems(body))
+    wrong = tuple(islice(_apps_problems(body), MOST_PROBLEMS))
     if wrong:
         raise Refused("invalid", _summary(wrong, "invalid"), wrong)
 
@@ -214,4 +212,6 @@ def _pointer(key: str) -> str:
 
 def _summary(problems: Sequence[Problem], what: str) -> str:
     count = len(problems)
-    return f"1 place is {what}" if count == 1 else f"{count} places are {what}"
+    if count == 1:
+        return f"1 place is {what}"
+    return f"{count}{' or more' if count == MOST_PROBLEMS else ''} places are {what}"

@@ -264,7 +264,7 @@ def test_a_wrong_value_outweighs_a_cycle() -> None:
 
 
 def test_a_long_chain_of_dependencies_is_no_recursion() -> None:
-    length = 5000
+    length = 1500
     services = {f"s{i}": service(f"s{(i + 1) % length}") for i in range(length)}
     assert refuse({"web": {"services": services}}).code == "cycle"
 
@@ -448,5 +448,5 @@ def test_large_documents_are_judged_in_time(document: Json) -> None:
     try:
         validate_apps({"web": document})
     except Refused as refusal:
-        assert refusal.problems  # noqa: PT017 - either outcome is right
+        assert refusal.problems or refusal.code == "too_large"  # noqa: PT017 - either outcome is right
     assert time.process_time() - started < 3

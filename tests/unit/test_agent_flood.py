@@ -1,0 +1,37 @@
+"""Ten thousand targets at once: what is judged, what is done, and what is remembered of them."""
+
+from tests.builders import app, payload, service
+from tests.device import TOPICS, settled
+
+COUNT = 10_000
+REFUSED = 1_000
+
+
+def test_a_burst_of_targets_is_one_change_and_is_forgotten() -> None:
+    device = settled({"web": app(api=service("api:1"))})
+    rows = [payload({"web": app(api=service("api:1", environment={"N": f"{n}"}))}, revision=n) for n in range(2, COUNT)]
+    before, acked = len(device.world.containers), len(device.pubacked())
+    made: list[str] = []
+    device.trouble = made.append
+    for row in rows:
+        device.broker.arrive(TOPICS.fleet_target, row, retain=True)
+    device.converge()
+    assert device.state()["have"]["fleet"]["revision"] == COUNT - 1
+    assert len(device.world.containers) == before
+    assert 1 <= made.count("create") <= 2, set(made)
+    assert device.told().count(f"applied 1.{COUNT - 1}") == 1
+    assert len([told for told in device.told() if told.startswith("accepted")]) <= 3
+    assert len(device.pubacked()) - acked == len(rows)
+    assert not device.broker.unacknowledged
+    assert not device.agent.intake._arrived
+
+
+def test_a_flood_of_what_is_refused_fills_nothing() -> None:
+    device = settled()
+    for number in range(REFUSED):
+        device.broker.arrive(TOPICS.fleet_target, b"{%d" % number, retain=True)
+    device.settle()
+    assert not device.broker.unacknowledged
+    assert not device.agent.intake._arrived
+    assert device.store.outbox_counts().rows <= REFUSED
+    assert device.agent.state().converged
