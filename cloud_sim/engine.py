@@ -7,6 +7,7 @@ before it takes effect, and with `NAME.done` after that: whoever raises there fa
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from queue import Empty, SimpleQueue
 from threading import Event
 from typing import Any
@@ -15,6 +16,7 @@ from cloud_sim.engine_parts import Progress
 from cloud_sim.engine_world import World
 from device_agent.model.errors import Cancelled, EngineAway, EngineError, Kind
 from device_agent.model.image import normalise
+from device_agent.model.log import LogLine
 from device_agent.model.observed import EngineEvent, Observed, Status
 from device_agent.model.steps import Connect, Create, CreateNetwork, CreateVolume, Upload
 
@@ -195,6 +197,23 @@ class SimulatedEngine:
             container = world.find(container_id)
             output = world.behaviour(container).output if container else ""
             return "".join(output.splitlines(keepends=True)[-lines:])[-TAIL_BYTES:]
+
+    def logs(
+        self, container_id: str, *, lines: int, since: datetime | None, follow: bool, stop: Event
+    ) -> Iterator[tuple[LogLine, ...]]:
+        with self._call("logs", container_id, lines, since, follow) as world:
+            told = world.log(world.required(container_id))
+        kept = [line for line in told if since is None or datetime.fromisoformat(line.at or "") >= since]
+        yield tuple(kept[max(0, len(kept) - lines) :])
+        while follow and not stop.wait(NOTICE_S):
+            with self.world.lock:
+                container = self.world.find(container_id)
+                now = self.world.log(container) if container else told
+            if len(now) > len(told):
+                yield tuple(now[len(told) :])
+                told = now
+            if container is None or not container.up:
+                return
 
     @contextmanager
     def _call(self, name: str, *arguments: object) -> Iterator[World]:

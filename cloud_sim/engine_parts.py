@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from device_agent.model.compose import File, Restart
 from device_agent.model.errors import Kind
 from device_agent.model.image import normalise
+from device_agent.model.log import LogLine
 from device_agent.model.observed import (
     LABEL_APP,
     LABEL_DEPENDS_ON,
@@ -75,6 +76,7 @@ class SimContainer:
     restarts: int = 0
     error: str = ""
     stopped_by_hand: bool = False
+    written: list[LogLine] = field(default_factory=list)
     restart: Restart = field(init=False)
     limits: Limits = field(init=False)
     """Both as made, until somebody changes them."""

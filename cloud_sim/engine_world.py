@@ -15,6 +15,7 @@ from cloud_sim.engine_parts import Behaviour, SimContainer, SimNetwork, SimVolum
 from device_agent.model.compose import Port, Restart, Service
 from device_agent.model.errors import EngineError, Kind
 from device_agent.model.image import normalise
+from device_agent.model.log import LogLine
 from device_agent.model.observed import LABEL_APP, LABEL_DEVICE, EngineEvent, Health, Status
 from device_agent.model.steps import Create
 
@@ -126,6 +127,16 @@ class World:
             found.restart = restart or found.restart
             found.limits = replace(found.limits, **limits)
             self.happened(found, "update")
+
+    def write(self, container: str, text: str, stream: str = "stdout") -> None:
+        """Its process writes a line."""
+        with self.lock:
+            self.required(container).written.append(LogLine(text, stream, self._moment()))
+
+    def log(self, container: SimContainer) -> list[LogLine]:
+        """What it wrote when it was started, and since."""
+        said = self.behaviour(container).output.splitlines()
+        return [LogLine(text, at=container.started_at) for text in said if container.started_at] + container.written
 
     def rm(self, container: str) -> None:
         """`docker rm -f`."""
@@ -266,9 +277,8 @@ class World:
         self.tell(EngineEvent(kind, action, id_, name, labels.get(LABEL_APP)))
 
     def _run(self, container: SimContainer) -> None:
-        self._count += 1
         container.status = Status.RUNNING
-        container.started_at = (_EPOCH + timedelta(seconds=self._count)).isoformat().replace("+00:00", "Z")
+        container.started_at = self._moment()
         container.error, container.exit_code = "", None
         container.health = Health.STARTING if container.checked else None
         self.happened(container, "start")
@@ -313,6 +323,11 @@ class World:
             chosen.append((number, port.protocol, port.host_ip or ""))
             held.add(chosen[-1])
         return chosen
+
+    def _moment(self) -> str:
+        """Each one is later than the one before."""
+        self._count += 1
+        return (_EPOCH + timedelta(seconds=self._count)).isoformat().replace("+00:00", "Z")
 
     def _new_id(self) -> str:
         self._count += 1

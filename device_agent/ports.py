@@ -13,6 +13,7 @@ from threading import Event
 from typing import Protocol
 
 from device_agent.model.host import HostFigures
+from device_agent.model.log import LogLine
 from device_agent.model.memory import (
     AcceptedTarget,
     AppRecord,
@@ -100,6 +101,14 @@ class Engine(Protocol):
 
     def tail(self, container_id: str, lines: int) -> str:
         """The last log lines, both streams, at most 2 KiB; empty where the log driver cannot be read."""
+
+    def logs(
+        self, container_id: str, *, lines: int, since: datetime | None, follow: bool, stop: Event
+    ) -> Iterator[tuple[LogLine, ...]]:
+        """The last `lines` of the log, oldest first, in batches as they come; with `follow` also what comes later.
+
+        Ends when the log does, when the container ends, or within about a second after `stop` is set.
+        """
 
 
 class Transaction(Protocol):

@@ -6,6 +6,8 @@ Nothing is connected before the first call, and no call blocks for ever. Looking
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import datetime
 from functools import cached_property
 from http import HTTPStatus
 from threading import Event
@@ -17,10 +19,12 @@ import structlog
 from device_agent.adapters import docker_observe as look
 from device_agent.adapters.docker_events import OPENED, event, events_path
 from device_agent.adapters.docker_http import EngineHttp
+from device_agent.adapters.docker_logs import LogReader, logs_path
 from device_agent.adapters.docker_memory import ImageList, Inspections, Memo
 from device_agent.adapters.docker_pull import pull
 from device_agent.adapters.registry_auth import RegistryAuth
 from device_agent.model.errors import EngineError, Kind
+from device_agent.model.log import LogLine
 from device_agent.model.observed import LABEL_DEVICE, EngineEvent, Observed, Status
 from device_agent.model.steps import Connect, Create, CreateNetwork, CreateVolume, Upload
 from device_agent.ports import PullProgress
@@ -179,6 +183,22 @@ class DockerEngine:
 
     def tail(self, container_id: str, lines: int) -> str:
         return self._actions.tail(container_id, lines)
+
+    def logs(
+        self, container_id: str, *, lines: int, since: datetime | None, follow: bool, stop: Event
+    ) -> Iterator[tuple[LogLine, ...]]:
+        path = logs_path(container_id, lines, since, follow=follow)
+        idle_s = None if follow else self._http.timeout_s
+        reader = LogReader()
+        try:
+            with closing(self._http.pieces("GET", path, stop=stop, idle_s=idle_s)) as pieces:
+                for piece in pieces:
+                    if batch := reader.feed(piece):
+                        yield batch
+        except TimeoutError as error:
+            raise self._http.failed(error, f"logs of {container_id}", self._http.timeout_s) from error
+        if batch := reader.end():
+            yield batch
 
     def close(self) -> None:
         """Let go of the idle connections. It may be used again."""

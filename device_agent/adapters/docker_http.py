@@ -13,7 +13,7 @@ import select
 import socket
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from threading import Event, Thread
 from typing import Any
@@ -100,7 +100,17 @@ class EngineHttp:
     def lines(
         self, method: str, path: str, *, stop: Event, idle_s: float | None, headers: dict[str, str] | None = None
     ) -> Generator[bytes, None, None]:
-        """The lines of a streaming answer, until it ends or `stop` is set. The first item is an empty line: connected.
+        """The lines of a streaming answer, but for empty ones; otherwise as `pieces`."""
+        with closing(self.pieces(method, path, stop=stop, idle_s=idle_s, headers=headers)) as pieces:
+            for connected in pieces:
+                yield connected
+                break
+            yield from _split(pieces)
+
+    def pieces(
+        self, method: str, path: str, *, stop: Event, idle_s: float | None, headers: dict[str, str] | None = None
+    ) -> Generator[bytes, None, None]:
+        """A streaming answer as it comes, until it ends or `stop` is set. The first item is empty: connected.
 
         A stream that is cut raises `EngineAway`; one that says nothing for `idle_s` raises `TimeoutError`.
         """
@@ -118,7 +128,9 @@ class EngineHttp:
                 raise sorted_error(response.status, message_of(response.read()), pulling=method == "POST")
             sock.settimeout(idle_s)
             yield b""
-            yield from _split(response)
+            # read1, not readline: only it tells a cut stream from one that has ended.
+            while piece := response.read1(65536):
+                yield piece
         except TimeoutError:
             raise
         except _BROKEN as error:
@@ -219,11 +231,10 @@ def _readable(sock: socket.socket) -> bool:
     return bool(poll.poll(0))
 
 
-def _split(response: http.client.HTTPResponse) -> Iterator[bytes]:
-    # read1, not readline: only it tells a cut stream from one that has ended.
+def _split(pieces: Iterator[bytes]) -> Iterator[bytes]:
     rest = b""
-    while chunk := response.read1(65536):
-        *complete, rest = (rest + chunk).split(b"\n")
+    for piece in pieces:
+        *complete, rest = (rest + piece).split(b"\n")
         yield from (line for line in complete if line.strip())
     if rest.strip():
         yield rest

@@ -212,6 +212,26 @@ def unlock(name: App, as_json: Json = False) -> None:
 
 
 @app.command()
+def logs(
+    name: Annotated[str, typer.Argument(metavar="APP/SERVICE", help="The service.")],
+    tail: Annotated[int, typer.Option(metavar="LINES", help="So many of the last lines.")] = 100,
+    since: Annotated[str | None, typer.Option(metavar="TIME", help="From then on: a time, or 10m.")] = None,
+    as_json: Json = False,
+) -> None:
+    """The last lines that a service has written."""
+    app_name, _, service = name.partition("/")
+    args = {"app": app_name, "service": service, "tail": tail, "since": since}
+    result = _ask(load(), "logs", {key: value for key, value in args.items() if value is not None})
+    if as_json:
+        _print(result)
+        return
+    for line in result["lines"]:
+        print(f"{line['container']}  {line['text']}" if "container" in line else line["text"])
+    if result["dropped"]:
+        print(f"{result['dropped']} older lines are left out", file=sys.stderr)
+
+
+@app.command()
 def backup(
     file: Annotated[str, typer.Argument(metavar="FILE", help="Where to write it; - writes to standard output.")],
 ) -> None:

@@ -17,6 +17,7 @@ from device_agent.ports import TransportEvent, Will
 from device_agent.runtime.agent import Agent
 from device_agent.runtime.commands import answer
 from device_agent.runtime.inbox import Event, Looked
+from device_agent.wire.commands import LOGS
 
 
 class _NoNetwork:
@@ -57,6 +58,9 @@ class _NoWorkers:
 
 def answer_offline(settings: Settings, verb: str, args: Mapping[str, Any]) -> dict[str, Any]:
     """Raises `StoreLocked` when an agent does run, but does not listen where the settings say."""
+    if verb == LOGS:
+        message = "no agent runs: ask the engine itself, docker logs CONTAINER"
+        return {"status": "error", "error": {"code": "no_agent", "message": message, "errors": []}}
     configure_logs("warning", "console")
     with _agent(settings) as agent:
         result = answer(agent, verb, args)

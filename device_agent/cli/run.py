@@ -26,10 +26,11 @@ from device_agent.model.errors import StoreBroken, StoreFull
 from device_agent.ports import Clock, Store
 from device_agent.runtime.agent import Agent, Died
 from device_agent.runtime.inbox import Event, Request, StopRequested, ThreadDied
+from device_agent.runtime.logs import MOST, MOST_CONTAINERS
 from device_agent.runtime.watch import watch
-from device_agent.runtime.workers import CALL, PULL, STOP, ThreadWorkers
+from device_agent.runtime.workers import CALL, LOG, PULL, STOP, ThreadWorkers
 
-LANES = {CALL: 8, STOP: 32, PULL: 3}
+LANES = {CALL: 8, STOP: 32, PULL: 3, LOG: MOST * MOST_CONTAINERS}
 """Engine calls at once. Stops wait for applications and cost nothing meanwhile; pulls share one line."""
 LOCKED_S = 3.0
 """How long another process may have the data folder before it is called another agent."""

@@ -52,6 +52,8 @@ from device_agent.runtime.images import Images
 from device_agent.runtime.inbox import (
     Event,
     LocksRead,
+    LogArrived,
+    LogEnded,
     Looked,
     PullEnded,
     Request,
@@ -63,6 +65,7 @@ from device_agent.runtime.inbox import (
 from device_agent.runtime.intake import Intake
 from device_agent.runtime.journal import Journal
 from device_agent.runtime.link import Link
+from device_agent.runtime.logs import Logs
 from device_agent.runtime.progress import Progress
 from device_agent.runtime.reconciler import Reconciler
 from device_agent.runtime.releases import Releases
@@ -162,6 +165,7 @@ class Agent:
         """By (app, service): what operators have said, as the database has it."""
         self.intake = Intake(self)
         self.commands = RemoteCommands(self)
+        self.logs = Logs(self, engine, workers)
 
     # Life.
 
@@ -230,6 +234,7 @@ class Agent:
             self.intake.settle_at,
             self.link.confirmed_due(),
             self.link.answers_due(),
+            self.logs.next_due(),
             self.journal.due(),
             self._stop_at,
         ]
@@ -247,6 +252,7 @@ class Agent:
                 self._changed = True
             case Disconnected():
                 self.intake.disconnected()
+                self.logs.disconnected()
                 self.link.disconnected(event)
                 if event.code == "duplicate_identity":
                     self.journal.tell(Happening("duplicate_identity", {"message": event.message}))
@@ -274,6 +280,10 @@ class Agent:
                 self._changed = True
                 if happening:
                     self.journal.tell(happening)
+            case LogArrived():
+                pass  # the next `tick` sends what may be sent
+            case LogEnded():
+                self.logs.ended(event)
             case Request():
                 run(self, event.verb, event.args, last_only(event.reply))
             case StopRequested():
@@ -299,6 +309,7 @@ class Agent:
         self.reconciler.tick()
         if self.host.tick() and self.link.host_is_news(self.host.figures):
             self._changed = True
+        self.logs.tick()
         self.journal.delete_confirmed()
         self.journal.flush()
         self.link.pump()

@@ -23,7 +23,7 @@ from device_agent.model.target import Json
 from device_agent.runtime import operator
 from device_agent.runtime.arguments import no_more
 from device_agent.runtime.explain import explained
-from device_agent.wire.commands import RUNNING
+from device_agent.wire.commands import LOGS, RUNNING
 from device_agent.wire.messages import host_body, state_body, time_text
 
 if TYPE_CHECKING:
@@ -35,9 +35,18 @@ Reply = Callable[[Mapping[str, Json]], None]
 """Takes an answer: any number that are `running`, and then the last one."""
 
 
-def run(agent: "Agent", verb: str, args: Mapping[str, Json], reply: Reply) -> None:
-    """Carry out a command. Never raises for what is asked: a bad question is an answer too."""
-    reply(answer(agent, verb, args))
+def run(agent: "Agent", verb: str, args: Mapping[str, Json], reply: Reply, id_: str | None = None) -> None:
+    """Carry out a command. Never raises for what is asked: a bad question is an answer too.
+
+    `id_`: the command's, over MQTT.
+    """
+    if verb != LOGS:
+        reply(answer(agent, verb, args))
+        return
+    try:
+        agent.logs.begin(args, reply, id_)
+    except Refused as refused:
+        reply(refusal(refused))
 
 
 def last_only(reply: Reply) -> Reply:
@@ -60,8 +69,12 @@ def answer(agent: "Agent", verb: str, args: Mapping[str, Json]) -> dict[str, Jso
         return error("file", f"{failed.strerror or failed}: {failed.filename or ''}".rstrip(": "))
 
 
+def is_known(verb: str) -> bool:
+    return verb == LOGS or verb in HANDLERS
+
+
 def unknown(verb: str) -> dict[str, Json]:
-    return error("unknown", f"there is no command {verb!r}: {', '.join(HANDLERS)}")
+    return error("unknown", f"there is no command {verb!r}: {', '.join((*HANDLERS, LOGS))}")
 
 
 def refusal(refused: Refused) -> dict[str, Json]:

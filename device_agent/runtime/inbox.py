@@ -59,6 +59,21 @@ class LocksRead:
 
 
 @dataclass(frozen=True, slots=True)
+class LogArrived:
+    """There are lines for a lease that had none."""
+
+    lease: int
+
+
+@dataclass(frozen=True, slots=True)
+class LogEnded:
+    """One container's log was read to its end. `error`: (code, message)."""
+
+    lease: int
+    error: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """Somebody local asks something. `reply` is called once, from the loop, with the answer."""
 
@@ -89,6 +104,8 @@ Event = (
     | PullProgress
     | TailRead
     | LocksRead
+    | LogArrived
+    | LogEnded
     | Request
     | StopRequested
     | ThreadDied

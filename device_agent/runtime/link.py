@@ -5,6 +5,7 @@ Owned by the loop. At most `WINDOW` messages wait for their PUBACK; a row of the
 
 import threading
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -285,6 +286,12 @@ class Link:
             self._progress_at[pull.image] = now
             body = encode_progress(pull.image, pull.done, pull.total, self.topics.device, self.clock.now())
             self.transport.publish(self.topics.progress, body, qos=0, retain=False, expiry_s=PROGRESS_EXPIRY_S)
+
+    def log(self, topic: str, body: bytes) -> None:
+        """Lines of a log: lost where they cannot be sent now."""
+        if self.session is not None:
+            with suppress(Refused):
+                self.transport.publish(topic, body, qos=0, retain=False, expiry_s=LOG_EXPIRY_S)
 
     def _publish(
         self, topic: str, payload: bytes, row: int | None, *, retain: bool = False, expiry_s: int | None = None

@@ -17,7 +17,7 @@ from device_agent.model.errors import Refused, StoreFull
 from device_agent.model.memory import CommandRecord
 from device_agent.model.target import Json
 from device_agent.ports import Received
-from device_agent.runtime.commands import HANDLERS, Reply, error, refusal, run, unknown
+from device_agent.runtime.commands import Reply, error, is_known, refusal, run, unknown
 from device_agent.runtime.journal import Write
 from device_agent.runtime.link import ANSWER_EXPIRY_S, Outgoing
 from device_agent.wire.commands import (
@@ -115,7 +115,7 @@ class RemoteCommands:
         if command.expires_at is not None and command.expires_at <= now:
             late = (now - command.expires_at).total_seconds()
             return error("expired", f"it expired {late:.0f} s ago, by this device's clock")
-        if verb not in VERBS or verb not in HANDLERS:
+        if verb not in VERBS or not is_known(verb):
             return unknown(verb)
         if verb not in self.agent.options.commands:
             return error("forbidden", f"this device's DEVICE_AGENT_COMMANDS does not allow {verb} over MQTT")
@@ -139,8 +139,12 @@ class RemoteCommands:
     def _look(self, message: Received, asked: _Asked, command: Command) -> None:
         """What changes nothing. It is not in the way of what waits for the disk: it is acknowledged at once."""
         self._acknowledge(message)
+        if command.id in self._begun:
+            self._send(asked, self._encoded(asked, {"status": RUNNING, "result": None}))
+            return
+        self._begun.add(command.id)
         log.info("command", verb=asked.verb, id=asked.id)
-        run(self.agent, asked.verb, command.args, self._tell(asked))
+        run(self.agent, asked.verb, command.args, self._tell(asked), command.id)
 
     def _carry_out(self, message: Received, asked: _Asked, command: Command) -> None:
         last = max((record.number for record in self.records.values()), default=0)
@@ -169,7 +173,7 @@ class RemoteCommands:
         self._begun.add(command.id)
         self.agent.journal.acknowledge(message.token)
         log.info("command", verb=asked.verb, id=asked.id)
-        run(self.agent, asked.verb, command.args, self._record(asked))
+        run(self.agent, asked.verb, command.args, self._record(asked), command.id)
 
     def _outdated(self, now: datetime) -> list[str]:
         done = [record for record in self.records.values() if record.id not in self._begun]
@@ -177,7 +181,12 @@ class RemoteCommands:
         return [record.id for at, record in enumerate(done) if at < surplus or record.received_at < now - OLDEST]
 
     def _tell(self, asked: _Asked) -> Reply:
-        return lambda answer: self._send(asked, self._encoded(asked, answer))
+        def reply(answer: Mapping[str, Json]) -> None:
+            if answer["status"] != RUNNING and asked.id is not None:
+                self._begun.discard(asked.id)
+            self._send(asked, self._encoded(asked, answer))
+
+        return reply
 
     def _record(self, asked: _Asked) -> Reply:
         """An answer is told once it is on disk, and with it what the command has changed in the database."""

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
-CALL, STOP, PULL = "call", "stop", "pull"
+CALL, STOP, PULL, LOG = "call", "stop", "pull", "log"
 
 _IDLE_S = 30.0
 

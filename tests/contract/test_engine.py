@@ -6,6 +6,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -13,6 +14,7 @@ from device_agent.core.limits import changed
 from device_agent.model.compose import File, Healthcheck, Mount, Port, Restart
 from device_agent.model.errors import Cancelled, EngineAway, EngineError, Kind
 from device_agent.model.image import normalise
+from device_agent.model.log import LogLine
 from device_agent.model.observed import (
     LABEL_NUMBER,
     LABEL_SERVICE,
@@ -510,6 +512,51 @@ def test_a_file_in_a_container_is_found_without_entering_it(bench: Bench) -> Non
     assert bench.engine.has_file(running.id, path)
     bench.rm(running.name)
     assert not bench.engine.has_file(running.id, path)
+
+
+def test_the_log_with_its_times(bench: Bench) -> None:
+    odd = bench.says("one\\ntwo\\nthree\\n" if isinstance(bench, DockerBench) else "one\ntwo\nthree\n")
+    running = bench.started(bench.step(image=odd.image, command=odd.command))
+    stop = threading.Event()
+
+    def read(lines: int, since: datetime | None = None) -> list[LogLine]:
+        read = bench.engine.logs(running.id, lines=lines, since=since, follow=False, stop=stop)
+        return [line for batch in read for line in batch]
+
+    eventually(lambda: len(read(10)) == 3, 5, "it has said everything")
+    assert [line.text for line in read(10)] == ["one", "two", "three"]
+    assert [(line.text, line.stream) for line in read(2)] == [("two", "stdout"), ("three", "stdout")]
+    assert read(0) == []
+    at = datetime.fromisoformat(read(1)[0].at or "")
+    assert read(10, at + timedelta(seconds=1)) == []
+    assert len(read(10, at - timedelta(minutes=1))) == 3
+
+
+def test_a_log_is_followed_until_it_is_to_stop_or_the_container_ends(bench: Bench) -> None:
+    odd = bench.says("one\\n" if isinstance(bench, DockerBench) else "one\n")
+    running = bench.started(bench.step(image=odd.image, command=odd.command))
+    for end in ("stop", "container"):
+        stop, heard = threading.Event(), []
+
+        def follow(stop: threading.Event = stop, heard: list[LogLine] = heard) -> None:
+            for batch in bench.engine.logs(running.id, lines=10, since=None, follow=True, stop=stop):
+                heard.extend(batch)
+
+        thread = threading.Thread(target=follow, daemon=True)
+        thread.start()
+        eventually(lambda heard=heard: [line.text for line in heard] == ["one"], 5, "what it has said")
+        assert thread.is_alive()
+        if end == "stop":
+            stop.set()
+        else:
+            bench.engine.remove(running.id)
+        thread.join(5)
+        assert not thread.is_alive()
+
+
+def test_the_log_of_what_is_gone(bench: Bench) -> None:
+    with pytest.raises(EngineError):
+        list(bench.engine.logs("0" * 64, lines=10, since=None, follow=False, stop=threading.Event()))
 
 
 def test_a_pull_that_is_not_wanted_any_more(bench: Bench) -> None:

@@ -47,12 +47,29 @@ class Stranger:
     def __init__(self, container: str) -> None:
         self._container = container
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool = True, content_type: str | None = None) -> None:
-        more = ["-r"] if retain else []
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        retain: bool = True,
+        content_type: str | None = None,
+        properties: tuple[str, ...] = (),
+    ) -> None:
+        more = [*(["-r"] if retain else []), *properties]
         if content_type:
             more += ["-D", "publish", "content-type", content_type]
         how = ["-s"] if payload else ["-n"]
         self._run(payload, "mosquitto_pub", "-V", "mqttv5", "-q", "1", "-t", topic, *more, *how)
+
+    def ask(self, topic: str, reply_to: str, body: bytes, *more: str) -> dict[str, Any]:
+        """`mosquitto_rr`: publish with a Response Topic, and wait for what comes there."""
+        how = ["-m", body.decode()] if body else ["-n"]
+        said = self._run(
+            b"", "mosquitto_rr", "-V", "mqttv5", "-q", "1", "-W", "10", "-t", topic, "-e", reply_to, *how, *more
+        )
+        answer: dict[str, Any] = json.loads(said)
+        return answer
 
     def retained(self, topic: str) -> dict[str, Any]:
         """What the broker retains on a topic; empty for nothing."""

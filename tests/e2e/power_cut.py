@@ -79,7 +79,7 @@ def main() -> int:
     fuse = Fuse(os.environ["POWER_CUT"])
     store, engine, transport = composition.open_store, composition.DockerEngine, composition._transport
     composition.open_store = lambda *args: FusedStore(store(*args), fuse, "store")  # type: ignore[assignment]
-    composition.DockerEngine = lambda *args: Fused(engine(*args), fuse, "engine")  # type: ignore[assignment,misc]
+    composition.DockerEngine = lambda *args, **keys: Fused(engine(*args, **keys), fuse, "engine")  # type: ignore[assignment,misc]
     composition._transport = lambda *args: Fused(transport(*args), fuse, "transport")  # type: ignore[assignment]
     return composition.run()
 

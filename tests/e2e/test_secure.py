@@ -186,6 +186,16 @@ def test_a_password_that_travels_unencrypted_must_be_warned_of(device: Device, t
     device.until(lambda: "the password travels unencrypted" in device.log(), TOLD_S, "it is warned of")
 
 
+def test_commands_must_pass_the_access_lists_and_only_those_that_keys_leave_be_carried_out(device: Device) -> None:
+    device.start()
+    device.publish({"web": app(api=service())})
+    before = device.identities()
+    report = device.cloud.command("report", device=device.id)
+    assert report.result["apps"]["web"]["services"]["api"]["status"] == "running"
+    assert device.cloud.command("restart", {"app": "web"}, device=device.id).code == "forbidden"
+    assert device.identities() == before
+
+
 def test_an_expired_certificate_must_be_told_and_renewed_without_a_restart(device: Device, broker: Secured) -> None:
     broker.issue(device.id, days_ago=20, days=10)
     device.start_offline()

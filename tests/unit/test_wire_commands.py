@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from device_agent.model.errors import Problem, Refused
+from device_agent.model.log import LogLine
 from device_agent.wire.commands import (
     EFFECTS,
     READS,
@@ -25,6 +26,7 @@ from device_agent.wire.commands import (
     read_command,
     spread_s,
 )
+from device_agent.wire.log import LogMessage, decode_log, encode_log
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "commands"
 AT = datetime(2026, 11, 22, 10, 0, 1, 120_000, tzinfo=UTC)
@@ -45,6 +47,7 @@ REFUSED = {
     [
         ("command", encode_command(STOP)),
         ("answer-ok", encode_answer("d1", "stop", "cloud-7f3a", AT, DONE)),
+        ("log", encode_log("d1", "cloud-7f3a", 1, [LogLine("ready", at="2026-11-22T10:00:01.120000000Z")], 0)),
         ("answer-error", encode_answer("d1", "stop", None, AT, REFUSED)),
     ],
 )
@@ -64,6 +67,14 @@ def test_an_answer_is_read_back():
     problem = Problem("/expires_at", "must be a time with its zone")
     expected = Answer("d1", None, "error", None, "malformed", REFUSED["error"]["message"], (problem,))
     assert decode_answer(encode_answer("d1", "stop", None, AT, REFUSED)) == expected
+
+
+def test_log_lines_are_read_back():
+    lines = (LogLine("one", "stderr", "2026-11-22T10:00:01Z", "web-api-1"), LogLine("two"))
+    assert decode_log(encode_log("d1", "a", 7, lines, 3)) == LogMessage("d1", "a", 7, lines, 3)
+    for raw in (b"[]", b"{}", b'{"device": "d1", "id": "a", "seq": 1, "lines": [1]}'):
+        with pytest.raises(Refused):
+            decode_log(raw)
 
 
 @pytest.mark.parametrize("raw", [b"", b"[]", b"{}", b'{"device": "d1"}', b'{"device": "d1", "status": 1}'])
@@ -153,3 +164,11 @@ def test_answers_to_a_broadcast_are_spread_evenly_and_always_in_the_same_way():
     for part in range(5):
         assert 120 < sum(part <= wait < part + 1 for wait in waits) < 280
     assert spread_s("plant7", "d1") == pytest.approx(2.6208, abs=0.0001)
+
+
+def test_the_documentation_shows_what_is_sent():
+    """Each golden message is on the page, word for word."""
+    page = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text(encoding="utf-8")
+    section = page[page.index("## Commands") :]
+    for file in sorted(GOLDEN.glob("*.json")):
+        assert file.read_text(encoding="utf-8").strip() in section, file.name
