@@ -1,7 +1,8 @@
 """A Compose file becomes an app of a target.
 
-Variables, `env_file`, `extends`, `include` and profiles are resolved by the Compose of this machine (`docker compose`
-or `docker-compose`). Without one the file is read here, variables included, and refused when it needs more than that.
+Variables, profiles, paths, `env_file`, `extends` and `include` are resolved by the Compose of this machine (`docker
+compose` or `docker-compose`). Without one the file is read here, and refused when it needs one of the last three.
+Version 1 refuses keys that are newer than itself, so that it is asked only for what cannot be done here.
 What resolving adds and a target does not want is taken out again, so that the same file gives the same target wherever
 it is published from, and so that the agent names its networks and volumes itself.
 """
@@ -11,7 +12,9 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,7 +26,7 @@ from device_agent.model.target import Json
 
 Document: TypeAlias = dict[str, Json]
 
-_NEEDS_COMPOSE_SERVICE = ("extends", "env_file", "label_file", "profiles")
+_NEEDS_COMPOSE_SERVICE = ("extends", "env_file", "label_file")
 _TOP_LEVEL_ONLY_FOR_COMPOSE = ("name", "version")
 
 
@@ -51,10 +54,20 @@ def read_app(
     """`raw` is the file as it stands. Raises `Refused` (`invalid`), with what to do about it."""
     app = name or _name(file, raw)
     compose = find_compose()
-    document = _stripped(_resolve(compose, file, raw, app, profiles) if compose else _read(file, raw), app)
     folder = file.resolve().parent
-    document = compose_contents.resolved(document, folder, _known(file))
-    return ComposeApp(app, document, tuple(_local_binds(document, folder)))
+    needs = _needs_compose(raw)
+    told: tuple[str, ...] = ()
+    if compose and (needs or not compose.first):
+        resolved, told = _resolve(compose, file, raw, app, profiles)
+    elif needs:
+        what = "this needs Compose, and there is none here: install it, or publish what `docker compose config` prints"
+        raise Refused("invalid", what, needs)
+    else:
+        resolved = _read(file, raw)
+    if not compose or compose.first:
+        resolved = _chosen(resolved, profiles)
+    document = compose_contents.resolved(_stripped(resolved, app), folder, _known(file))
+    return ComposeApp(app, document, (*told, *_local_binds(document, folder)))
 
 
 @cache
@@ -77,40 +90,56 @@ def _name(file: Path, raw: Mapping[str, Json]) -> str:
     return re.sub(r"[^a-z0-9_-]", "", word.lower()).lstrip("_-") or "app"
 
 
-def _resolve(compose: Compose, file: Path, raw: Mapping[str, Json], app: str, profiles: Sequence[str]) -> Document:
+def _resolve(
+    compose: Compose, file: Path, raw: Mapping[str, Json], app: str, profiles: Sequence[str]
+) -> tuple[Document, tuple[str, ...]]:
+    """What Compose makes of it, and what it warns of."""
     folder = str(file.resolve().parent)
     chosen = [argument for profile in profiles for argument in ("--profile", profile)]
-    call = [*compose.command, "-p", app, "--project-directory", folder, "-f"]
-    given = {key: value for key, value in raw.items() if key != "name"}
-    answer = subprocess.run(  # noqa: S603
-        [*call, "-" if compose.first else str(file.resolve()), *chosen, "config"],
-        input=json.dumps(compose_contents.for_version_1(given)) if compose.first else "",
-        capture_output=True,
-        check=False,
-        cwd=folder,
-        encoding="utf-8",
-        errors="replace",
-        timeout=60,
-    )
+    whole = nullcontext(file.resolve())
+    with _for_version_1(raw, file.resolve().parent) if compose.first else whole as path:
+        answer = subprocess.run(  # noqa: S603
+            [*compose.command, "-p", app, "--project-directory", folder, "-f", str(path), *chosen, "config"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            cwd=folder,
+            encoding="utf-8",
+            errors="replace",
+            timeout=60,
+        )
+    said = answer.stderr.strip().replace(str(path), str(file))
     if answer.returncode:
-        said = answer.stderr.strip().replace("'./-'", str(file))
         raise Refused("invalid", f"`{compose} config` refuses {file}: {said}")
     # `config` writes every dollar sign of a value twice, so that its output is a Compose file again.
     document: Document = variables.unescape(yaml_file.load(answer.stdout))
     if compose.first:
-        active = {*profiles, *filter(None, os.environ.get("COMPOSE_PROFILES", "").split(","))}
-        document["services"] = {
-            name: body
-            for name, body in document.get("services", {}).items()
-            if not body.get("profiles") or active & set(body["profiles"])
-        }
         document |= {key: value for key, value in raw.items() if key.startswith("x-")}
         past = {key: value for key, value in raw.items() if key in compose_contents.SECTIONS}
         document = compose_contents.from_version_1(document, _substituted(file, past))
-    return document
+    return document, tuple(_warning(line) for line in said.splitlines())
 
 
-def _read(file: Path, raw: Mapping[str, Json]) -> Document:
+@contextmanager
+def _for_version_1(raw: Mapping[str, Json], folder: Path) -> Iterator[Path]:
+    """What it can read of it, for as long as it is read: beside the file, because paths in it are told from there."""
+    given = compose_contents.for_version_1({key: value for key, value in raw.items() if key != "name"})
+    try:
+        with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".compose-", suffix=".json", encoding="utf-8") as copy:
+            json.dump(given, copy)
+            copy.flush()
+            yield Path(copy.name)
+    except OSError as error:
+        raise Refused("invalid", f"Compose 1 needs a copy of the file in {folder}: {error.strerror}") from error
+
+
+def _warning(line: str) -> str:
+    """The words of a line that Compose logs."""
+    message = re.search(r'level=\S+ msg=("(?:[^"\\]|\\.)*")', line)
+    return f"Compose says: {json.loads(message[1]) if message else line}"
+
+
+def _needs_compose(raw: Mapping[str, Json]) -> tuple[Problem, ...]:
     services = raw.get("services")
     problems = [Problem("/include", "files are included by Compose")] if "include" in raw else []
     for service, body in services.items() if isinstance(services, dict) else ():
@@ -119,14 +148,42 @@ def _read(file: Path, raw: Mapping[str, Json]) -> Document:
             for key in _NEEDS_COMPOSE_SERVICE
             if isinstance(body, dict) and key in body
         ]
-    if problems:
-        what = "this needs Compose, and there is none here: install it, or publish what `docker compose config` prints"
-        raise Refused("invalid", what, tuple(problems))
+    return tuple(problems)
+
+
+def _chosen(document: Document, profiles: Sequence[str]) -> Document:
+    """Without the services that are only in other profiles."""
+    services = document.get("services")
+    if not isinstance(services, dict):
+        return document
+    active = {*profiles, *filter(None, os.environ.get("COMPOSE_PROFILES", "").split(","))}
+
+    def in_use(body: Json) -> bool:
+        own = body.get("profiles") if isinstance(body, dict) else None
+        return not own or "*" in active or not active.isdisjoint(map(str, own))
+
+    return {**document, "services": {name: body for name, body in services.items() if in_use(body)}}
+
+
+def _read(file: Path, raw: Mapping[str, Json]) -> Document:
     document = _substituted(file, raw)
-    for body in document.get("services", {}).values():
+    services = document.get("services")
+    for body in services.values() if isinstance(services, dict) else ():
         if isinstance(body, dict) and isinstance(body.get("environment"), (dict, list)):
             body["environment"] = _passed_through(body["environment"], _known(file))
+        if isinstance(body, dict) and isinstance(body.get("volumes"), list):
+            body["volumes"] = [_with_absolute_path(mount, file.resolve().parent) for mount in body["volumes"]]
     return document
+
+
+def _with_absolute_path(mount: Json, folder: Path) -> Json:
+    """A bind mount whose path on the host is told from the Compose file's folder, or from home."""
+    if isinstance(mount, str) and mount.startswith((".", "~")):
+        source, colon, rest = mount.partition(":")
+        return os.path.normpath(folder / Path(source).expanduser()) + colon + rest
+    if isinstance(mount, dict) and mount.get("type") == "bind" and isinstance(mount.get("source"), str):
+        return {**mount, "source": os.path.normpath(folder / Path(mount["source"]).expanduser())}
+    return mount
 
 
 def _known(file: Path) -> dict[str, str]:

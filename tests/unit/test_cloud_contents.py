@@ -53,9 +53,10 @@ def test_without_compose(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_with_a_compose_that_knows_no_content(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """It prints what it was given, the paths of files made absolute."""
     script = tmp_path / "compose-1"
-    script.write_text(f"#!/bin/sh\nexec sed 's#\"./#\"{folder}/#g'\n")
+    script.write_text(f'#!/bin/sh\nexec sed -e \'s#"./#"{folder}/#g\' -e \'s#, "env_file": "one"##\' "$6"\n')
     script.chmod(0o755)
-    assert published(folder, monkeypatch, Compose((str(script),), first=True)) == CONTENTS
+    needs = {**FILE, "services": {"api": {**FILE["services"]["api"], "env_file": "one"}}}
+    assert published(folder, monkeypatch, Compose((str(script),), first=True), needs) == CONTENTS
 
 
 def test_a_path_of_its_own_and_names_are_left_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

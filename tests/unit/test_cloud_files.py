@@ -40,16 +40,20 @@ def no_compose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 
 @pytest.fixture
 def compose(tmp_path: Path) -> Callable[..., Path]:
-    """A `docker` or `docker-compose` of that version, whose `config` prints `output`. Returns where its call is."""
+    """A `docker` or `docker-compose` of that version, whose `config` prints `output`. Returns where its call is.
 
-    def install(name: str, version: str, output: str, code: int = 0) -> Path:
+    The file that it was given is beside that, with `.file`.
+    """
+
+    def install(name: str, version: str, output: str, code: int = 0, warning: str = "") -> Path:
         calls = tmp_path / "calls"
         script = tmp_path / "bin" / name
         (tmp_path / "output").write_text(output)
         script.write_text(
             "#!/bin/sh\nPATH=/usr/bin:/bin\n"
             f'case "$*" in *"version --short") echo {version}; exit 0;; esac\n'
-            f'echo "$*" > {calls}; cat > {calls}.stdin < /dev/stdin\n'
+            f"echo \"$*\" > {calls}; echo '{warning}' >&2\n"
+            f'while [ "$1" != -f ]; do shift; done; cp "$2" {calls}.file\n'
             f"if [ {code} != 0 ]; then cat {tmp_path}/output >&2; exit {code}; fi\ncat {tmp_path}/output\n"
         )
         script.chmod(0o755)
@@ -127,14 +131,41 @@ def test_version_1_is_not_told_the_name_and_its_profiles_are_left_out(
 ) -> None:
     output = "version: '3.9'\nservices: {a: {image: a}, b: {image: b, profiles: [x]}, c: {image: c, profiles: [y]}}"
     calls = compose("docker-compose", "1.29.2", output)
-    file = write("compose.yaml", "name: other\nservices: {a: {image: a}}\nx-release: {deadline: 1m}")
+    file = write("compose.yaml", "name: other\nservices: {a: {image: a, env_file: e}}\nx-release: {deadline: 1m}")
     source = read_files([file], profiles=["x"])
     assert source.apps == {
         "other": {"services": {"a": {"image": "a"}, "b": {"image": "b"}}, "x-release": {"deadline": "1m"}}
     }
-    given = json.loads(Path(f"{calls}.stdin").read_text())
+    given = json.loads(Path(f"{calls}.file").read_text())
     assert "name" not in given
-    assert given["services"] == {"a": {"image": "a"}}
+    assert given["services"] == {"a": {"image": "a", "env_file": "e"}}
+
+
+def test_version_1_is_asked_only_for_what_cannot_be_done_here(write: Write, compose: Callable[..., Path]) -> None:
+    calls = compose("docker-compose", "1.29.2", "it does not know `uts`", code=1)
+    source = read_files([write("compose.yaml", "services: {a: {image: a, uts: host}}")])
+    assert source.apps == {"shop": {"services": {"a": {"image": "a", "uts": "host"}}}}
+    assert not calls.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "line", "told"),
+    [
+        (
+            "docker",
+            "2.32.1",
+            r'time="2026-11-22T10:00:00Z" level=warning msg="The \"A\" variable is not set."',
+            'The "A" variable is not set.',
+        ),
+        ("docker-compose", "1.29.2", "The A variable is not set.", "The A variable is not set."),
+    ],
+)
+def test_what_compose_warns_of_is_told(
+    write: Write, compose: Callable[..., Path], name: str, version: str, line: str, told: str
+) -> None:
+    compose(name, version, "services: {a: {image: a}}", warning=line)
+    source = read_files([write("compose.yaml", "services: {a: {image: a, env_file: e}}")])
+    assert source.warnings == (f"Compose says: {told}",)
 
 
 def test_what_compose_refuses_is_told(write: Write, compose: Callable[..., Path]) -> None:
@@ -161,7 +192,46 @@ def test_without_compose_variables_are_resolved(write: Write, monkeypatch: pytes
     }
 
 
-@pytest.mark.parametrize("key", ["extends", "env_file", "profiles", "label_file"])
+def test_without_compose_profiles_are_chosen(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "services: {a: {image: a}, b: {image: b, profiles: [x, z]}, c: {image: c, profiles: [y]}}"
+    file = write("compose.yaml", text)
+
+    def services(*profiles: str) -> set[str]:
+        return set(read_files([file], profiles=profiles).apps["shop"]["services"])
+
+    assert (services(), services("x"), services("*")) == ({"a"}, {"a", "b"}, {"a", "b", "c"})
+    monkeypatch.setenv("COMPOSE_PROFILES", "z,y")
+    assert services() == {"a", "b", "c"}
+    assert read_files([file]).apps["shop"]["services"]["b"] == {"image": "b"}
+
+
+def test_without_compose_paths_are_told_from_the_folder(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    text = """
+        services:
+          a:
+            image: x
+            volumes:
+              - ./conf:/conf:ro
+              - ../other:/other
+              - ~/mine:/mine
+              - /etc/x:/x
+              - data:/data
+              - {type: bind, source: ./conf, target: /long}
+    """
+    file = write("compose.yaml", text)
+    folder = file.parent
+    assert read_files([file]).apps["shop"]["services"]["a"]["volumes"] == [
+        f"{folder}/conf:/conf:ro",
+        f"{folder.parent}/other:/other",
+        "/home/me/mine:/mine",
+        "/etc/x:/x",
+        "data:/data",
+        {"type": "bind", "source": f"{folder}/conf", "target": "/long"},
+    ]
+
+
+@pytest.mark.parametrize("key", ["extends", "env_file", "label_file"])
 def test_without_compose_what_needs_it_is_refused(write: Write, key: str) -> None:
     with pytest.raises(Refused, match="needs Compose, and there is none here") as refused:
         read_files([write("compose.yaml", f"services: {{api: {{image: x, {key}: y}}}}")])
@@ -193,7 +263,7 @@ def test_the_apps_name(write: Write, name: str, text: str, app: str) -> None:
 def test_binds_of_this_machines_files_are_warned_of(write: Write) -> None:
     file = write("compose.yaml", "services: {a: {image: x, volumes: ['./conf:/conf', '/etc/x:/x', 'data:/data']}}")
     assert read_files([file]).warnings == (
-        "/services/a/volumes: ./conf is bound from the device, not from this machine",
+        f"/services/a/volumes: {file.parent}/conf is bound from the device, not from this machine",
     )
 
 
