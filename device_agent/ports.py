@@ -183,6 +183,8 @@ class Connected:
     receive_maximum: int
     refused: tuple[str, ...] = ()
     """Optional subscriptions that the broker did not grant."""
+    remarks: tuple[str, ...] = ()
+    """Sentences about what the broker grants differently from what was asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +251,7 @@ class Transport(Protocol):
         expiry_s: int | None = None,
         correlation: bytes | None = None,
     ) -> int | None:
-        """A handle for `Published` (QoS 1), or None when there is no connection: then nothing was queued.
+        """A handle for `Published` (QoS 1). None, and nothing was queued: no connection, or no room at the broker now.
 
         Raises `Refused` (`too_large`) for what this broker never takes.
         """

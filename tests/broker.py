@@ -224,6 +224,8 @@ class Cable:
         self._target = (host, port)
         (self.port,) = free_ports(1)
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._flows = threading.Event()
+        self._flows.set()
         self._listener: socket.socket | None = None
 
     def plug(self) -> None:
@@ -238,6 +240,14 @@ class Cable:
             self._listener.close()
             self._listener = None
         self.cut()
+        self.thaw()
+
+    def freeze(self) -> None:
+        """Connections stay, and nothing goes through any more: half-open, as behind a router that lost its table."""
+        self._flows.clear()
+
+    def thaw(self) -> None:
+        self._flows.set()
 
     def cut(self) -> None:
         """End all connections, without a word of MQTT. A client may connect again at once."""
@@ -268,10 +278,10 @@ class Cable:
             self._carry(near, far)
             back.join()
 
-    @staticmethod
-    def _carry(source: socket.socket, drain: socket.socket) -> None:
+    def _carry(self, source: socket.socket, drain: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
+                self._flows.wait()
                 drain.sendall(data)
         for sock in (source, drain):
             with contextlib.suppress(OSError):

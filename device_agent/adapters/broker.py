@@ -80,7 +80,7 @@ class Pace:
     """How patient the transport is, in seconds."""
 
     keepalive: int = 60
-    """As the broker is told. A dead link is noticed after 1.5 times this, a broker that hangs after 2 to 2.5 times."""
+    """As the broker is told. A dead link, or a broker that hangs, is noticed after 1.5 times this."""
     connect: float = 10
     """For TCP and TLS each, and again for CONNACK and SUBACK together."""
     first: float = 1

@@ -5,10 +5,10 @@ wrong in a connection ends it, an exception out of the client library or of `del
 `acknowledge` and `stop` come from other threads; `deliver`, `will` and `sessions` are called from `mqtt` (and
 `deliver` now and then from within `publish`).
 
-What becomes of a fault: `unreachable` (no network, no broker, TLS, unreadable files, a busy broker), `refused`
-(credentials, client id, subscriptions: tried again slowly), `duplicate_identity` (another client took the id over: a
-long wait, no fight), `lost` (whatever else ends a connection). Every failed try is delivered, with when it is tried
-again: a reader who wants changes only compares `code` and `message`.
+What becomes of a fault: `unreachable` (no network, no broker, TLS, unreadable files, a busy broker, one that names
+another), `refused` (credentials, client id, subscriptions, quotas: tried again slowly), `duplicate_identity` (another
+client took the id over: a long wait, no fight), `lost` (whatever else ends a connection). Every failed try is
+delivered, with when it is tried again: a reader who wants changes only compares `code` and `message`.
 """
 
 import contextlib
@@ -18,8 +18,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from device_agent.adapters.broker import Broker, Pace, Wants, parse_url
-from device_agent.adapters.mqtt_link import DUPLICATE, LOST, REFUSED, Failed, Link, Token
+from device_agent.adapters.broker import Address, Broker, Pace, Wants, parse_url
+from device_agent.adapters.mqtt_link import Link, Token
+from device_agent.adapters.mqtt_reasons import DUPLICATE, LOST, REFUSED, Failed, at
 from device_agent.ports import Connected, Disconnected, TransportEvent, Will
 
 __all__ = ["Broker", "MqttTransport", "Pace", "Wants", "parse_url"]
@@ -31,8 +32,18 @@ _LAST_MOMENT_S = 0.5
 class MqttTransport:
     """The port `Transport`. `client_id` is `{fleet}.{device}`."""
 
-    def __init__(self, broker: Broker, client_id: str, *, wants: Wants | None = None, pace: Pace | None = None) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        client_id: str,
+        *,
+        wants: Wants | None = None,
+        pace: Pace | None = None,
+        died: Callable[[str], None] | None = None,
+    ) -> None:
+        """`died` is told why the thread has ended, should it ever: a device without it would look alive and be deaf."""
         self._broker = broker
+        self._died = died
         self._client_id = client_id
         self._wants = wants or Wants()
         self._pace = pace or Pace()
@@ -50,6 +61,8 @@ class MqttTransport:
         self._session: int | None = None
         self._failures = 0
         self._brief = 0
+        self._elsewhere: Address | None = None
+        """Where the broker has sent this client: for one connection, whatever becomes of it."""
 
     def start(
         self,
@@ -120,6 +133,10 @@ class MqttTransport:
                     with contextlib.suppress(Exception):
                         self._deliver(told)
                     self._stopping.wait(told.retry_s)
+        except BaseException as error:
+            if self._died is not None:
+                self._died(repr(error))
+            raise
         finally:
             self._woken.close()
             self._waker.close()
@@ -131,10 +148,11 @@ class MqttTransport:
             if self._session is None:
                 self._session = self._sessions()
             self._links += 1
+            broker, self._elsewhere = at(self._broker, self._elsewhere), None
             link = Link(
                 self._links,
                 self._session,
-                self._broker,
+                broker,
                 self._client_id,
                 wants=self._wants,
                 pace=self._pace,
@@ -149,7 +167,8 @@ class MqttTransport:
             self._current = link
             link.serve(self._woken, self._stopping)
         except Failed as failed:
-            ended = Failed(failed.code, failed.message, by_broker=failed.by_broker)
+            ended = failed.anew()
+            self._elsewhere = ended.elsewhere
         except Exception as error:  # noqa: BLE001 - whatever it is, the next connection may do better
             ended = Failed(LOST, f"internal error: {type(error).__name__}: {error}")
         finally:
@@ -169,7 +188,7 @@ class MqttTransport:
         pace = self._pace
         if stood_s is not None and stood_s >= pace.stood:
             self._failures = self._brief = 0
-        elif stood_s is not None and ended.by_broker:
+        elif stood_s is not None and ended.by_broker and not ended.elsewhere:
             self._brief += 1
         else:
             self._brief = 0
@@ -179,7 +198,9 @@ class MqttTransport:
             message = (
                 f"{self._brief} connections in a row were closed soon: is {self._client_id} used by another client?"
             )
-        if code == DUPLICATE:
+        if ended.busy:
+            retry_s = random.uniform(pace.longest / 2, pace.longest)
+        elif code == DUPLICATE:
             retry_s = random.uniform(pace.duplicate, 3 * pace.duplicate)
         elif code == REFUSED:
             retry_s = random.uniform(0.8, 1.2) * pace.refused

@@ -28,14 +28,10 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from device_agent.adapters.broker import Broker, Pace, Wants
+from device_agent.adapters.mqtt_reasons import LOST, REFUSED, UNREACHABLE, Failed, not_let_in, remarks, sent_away, words
 from device_agent.model.errors import Refused
 from device_agent.ports import Connected, Published, Received, TransportEvent, Will
 
-UNREACHABLE, REFUSED, DUPLICATE, LOST = "unreachable", "refused", "duplicate_identity", "lost"
-
-# MQTT 5, 2.4: reasons that only a change of settings, here or at the broker, will cure.
-_REFUSALS = frozenset((0x84, 0x85, 0x86, 0x87, 0x8A, 0x8C, 0x90, 0x9C, 0x9D))
-_TAKEN_OVER = 0x8E
 _UNSPECIFIED = 0x80
 
 _LARGEST_PACKET = 268_435_455
@@ -53,6 +49,8 @@ _TLS_ALERTS = {
 _OVERHEAD = 64
 # QoS 0 messages kept that arrive before the subscriptions are granted; the others are bounded by the receive maximum.
 _UNASKED = 64
+# Keep-alives without a byte from the broker, a ping's answer included, after which the link is dead. paho waits longer.
+_SILENCE = 1.5
 # Topics in one SUBSCRIBE: AWS IoT takes 8.
 _TOGETHER = 8
 
@@ -64,16 +62,6 @@ class Token:
     link: int
     mid: int
     """0 for a QoS 0 message."""
-
-
-class Failed(Exception):  # noqa: N818 - a state, not a fault
-    """The connection is over, or did not come about. `by_broker`: it was the other side that ended it."""
-
-    def __init__(self, code: str, message: str, *, by_broker: bool = False) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.by_broker = by_broker
 
 
 class Link:
@@ -103,12 +91,15 @@ class Link:
         self._asked: dict[int, tuple[str, ...]] = {}
         """Message id of a SUBSCRIBE → its topics, until it is answered."""
         self._not_granted: list[str] = []
+        self._remarks: tuple[str, ...] = ()
         self._deliver = deliver
         self._wake = wake
         self._client = self._new_client(client_id)
         self._keepalive: float = pace.keepalive
         self._maximum_packet_size = _LARGEST_PACKET
         self._receive_maximum = _RECEIVE_MAXIMUM
+        self._heard_at = time.monotonic()
+        """When the broker last sent anything."""
         self._granted_at: float | None = None
         self._ended_at: float | None = None
         self._failure: Failed | None = None
@@ -165,7 +156,7 @@ class Link:
             registered = 0
             while (sock := client.socket()) is not None and self._failure is None:
                 if self._granted_at is not None:
-                    patience = self._keepalive / 4 if self._keepalive else None
+                    patience = self._patience()
                 elif (patience := deadline - time.monotonic()) <= 0 or stopping.is_set():
                     raise Failed(UNREACHABLE, f"no answer from {self._broker.address} within {self._pace.connect} s")
                 wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if client.want_write() else 0)
@@ -173,16 +164,33 @@ class Link:
                     (selector.modify if registered else selector.register)(sock, wanted)
                     registered = wanted
                 pending = sock.pending() if hasattr(sock, "pending") else 0
-                ready = dict.fromkeys(key.fileobj for key, _ in selector.select(0 if pending else patience))
+                ready = {key.fileobj: events for key, events in selector.select(0 if pending else patience)}
                 if woken in ready:
                     with contextlib.suppress(BlockingIOError):
                         woken.recv(4096)
-                self._work(readable=bool(pending) or sock in ready)
+                self._work(readable=bool(pending or ready.get(sock, 0) & selectors.EVENT_READ))
         raise self._failure or Failed(LOST, "the connection was closed")
+
+    def _patience(self) -> float | None:
+        """Until paho has a ping to send, or its answer is overdue; None without a keep-alive."""
+        if not self._keepalive:
+            return None
+        silent = time.monotonic() - self._heard_at
+        due = self._keepalive if silent < self._keepalive else _SILENCE * self._keepalive
+        return min(self._keepalive / 4, max(0.0, due - silent))
 
     def _work(self, *, readable: bool) -> None:
         client = self._client
         rc = client.loop_read() if readable else MQTTErrorCode.MQTT_ERR_SUCCESS
+        if readable:
+            self._heard_at = time.monotonic()
+        elif (
+            self._granted_at is not None
+            and self._keepalive
+            and time.monotonic() - self._heard_at >= _SILENCE * self._keepalive
+        ):
+            self._fail(LOST, f"{self._broker.address} has been silent for {_SILENCE * self._keepalive:g} s")
+            return
         if not rc and client.want_write():
             rc = client.loop_write()
         if not rc:
@@ -213,9 +221,13 @@ class Link:
         expiry_s: int | None = None,
         correlation: bytes | None = None,
     ) -> int | None:
-        """Hand a message to the connection; None when it is gone."""
+        """Hand a message to the connection; None when it is gone, or the broker has as many as it takes at once."""
         if len(topic.encode()) + len(payload) + len(correlation or b"") + _OVERHEAD > self._maximum_packet_size:
             raise Refused("too_large", f"{len(payload)} bytes: the broker takes at most {self._maximum_packet_size}")
+        with self._answers:
+            # The values are 0 or 1: their sum is how many wait for a PUBACK.
+            if qos and sum(self._sent.values()) >= self._receive_maximum:
+                return None
         properties = None
         if self._v5:
             properties = Properties(PacketTypes.PUBLISH)
@@ -320,9 +332,9 @@ class Link:
 
     def _on_connect(self, client: paho.Client, _data: object, _flags: object, reason: Any, properties: Any) -> None:
         if reason.is_failure:
-            code = REFUSED if reason.value in _REFUSALS else UNREACHABLE
-            self._fail(code, f"{self._broker.address} refused the connection: {_words(reason, properties)}")
+            self._failure = self._failure or not_let_in(self._broker, reason, properties)
             return
+        self._remarks = tuple(remarks(properties, self._pace, self._wants))
         self._maximum_packet_size = getattr(properties, "MaximumPacketSize", _LARGEST_PACKET)
         self._receive_maximum = getattr(properties, "ReceiveMaximum", _RECEIVE_MAXIMUM)
         self._keepalive = getattr(properties, "ServerKeepAlive", self._pace.keepalive)
@@ -343,8 +355,8 @@ class Link:
             if reason.is_failure and topic in self._optional:
                 self._not_granted.append(topic)
             elif reason.is_failure:
-                words = _words(reason, properties)
-                self._fail(REFUSED, f"{self._broker.address} refused the subscription to {topic}: {words}")
+                why = words(reason, properties)
+                self._fail(REFUSED, f"{self._broker.address} refused the subscription to {topic}: {why}")
                 return
         if not self._asked:
             self._grant()
@@ -352,7 +364,13 @@ class Link:
     def _grant(self) -> None:
         self._granted_at = time.monotonic()
         self._deliver(
-            Connected(self._session, self._maximum_packet_size, self._receive_maximum, tuple(self._not_granted))
+            Connected(
+                self._session,
+                self._maximum_packet_size,
+                self._receive_maximum,
+                refused=tuple(self._not_granted),
+                remarks=self._remarks,
+            )
         )
         early, self._early = self._early, []
         for received in early:
@@ -383,7 +401,7 @@ class Link:
     def _on_publish(
         self, _client: paho.Client, _data: object, mid: int, reason: ReasonCode, properties: Properties
     ) -> None:
-        refusal = _words(reason, properties) if reason.is_failure else None
+        refusal = words(reason, properties) if reason.is_failure else None
         with self._answers:
             qos = self._sent.pop(mid, None)
             if qos is None:
@@ -399,10 +417,8 @@ class Link:
 
     def _on_disconnect(self, _client: paho.Client, _data: object, flags: Any, reason: Any, properties: Any) -> None:
         self._ended_at = self._ended_at or time.monotonic()
-        words = _words(reason, properties)
         if flags.is_disconnect_packet_from_server:
-            code = DUPLICATE if reason.value == _TAKEN_OVER else REFUSED if reason.value in _REFUSALS else LOST
-            self._fail(code, f"{self._broker.address} disconnected: {words}", by_broker=True)
+            self._failure = self._failure or sent_away(self._broker, reason, properties)
         elif self._granted_at is None:
             why = f": {self._socket_error}" if self._socket_error else ""
             self._fail(
@@ -411,10 +427,4 @@ class Link:
         elif reason.value == _UNSPECIFIED:
             self._fail(LOST, f"the connection to {self._broker.address} broke", by_broker=True)
         else:
-            self._fail(LOST, f"the connection to {self._broker.address} ended: {words}")
-
-
-def _words(reason: ReasonCode, properties: Properties | None) -> str:
-    """The reason, what the broker says about it, and where it points to."""
-    more = (getattr(properties, "ReasonString", None), getattr(properties, "ServerReference", None))
-    return ": ".join(str(part) for part in (reason, *more) if part)
+            self._fail(LOST, f"the connection to {self._broker.address} ended: {words(reason, properties)}")

@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -72,7 +73,7 @@ def run() -> int:
         options,
         store=store,
         engine=engine,
-        transport=_transport(settings),
+        transport=_transport(settings, lambda error: inbox.put(ThreadDied("the MQTT connection", error))),
         workers=ThreadWorkers(LANES, lambda name, error: inbox.put(ThreadDied(name, repr(error)))),
         clock=clock,
         host=PsutilHost(settings.data_dir),
@@ -104,12 +105,13 @@ def _open_patiently(data_dir: Path, clock: Clock) -> Store:
     return retrying(open_store, data_dir, clock)
 
 
-def _transport(settings: Settings) -> MqttTransport:
+def _transport(settings: Settings, died: Callable[[str], None]) -> MqttTransport:
     return MqttTransport(
         settings.broker(),
         f"{settings.fleet}.{settings.device_id}",
         wants=Wants(settings.target_max_bytes, session_expiry_s=settings.mqtt_session_expiry),
         pace=Pace(keepalive=settings.mqtt_keepalive),
+        died=died,
     )
 
 

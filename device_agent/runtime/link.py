@@ -132,6 +132,8 @@ class Link:
 
     def connected(self, event: Connected, have: dict[str, Have | None]) -> None:
         log.info("connected", session=event.session)
+        for remark in event.remarks:
+            log.warning("the broker does not grant what was asked", what=remark)
         if event.refused:
             log.warning("the broker lets no such commands through", topics=list(event.refused))
         self.session = event.session

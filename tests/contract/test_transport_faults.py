@@ -1,75 +1,40 @@
 """The MQTT adapter with a real Mosquitto that is killed, frozen, secured, and shared with a clone."""
 
+import contextlib
 import itertools
 import queue
-import socket
-import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
 from device_agent.adapters.mqtt import Broker, MqttTransport, Pace, parse_url
 from device_agent.ports import Connected, Disconnected, Published, Received, TransportEvent, Will
-from tests.broker import OPEN, Mosquitto, Peer, mosquitto, password_line
+from tests.broker import OPEN, BrokerContainer, Cable, Mosquitto, Peer, mosquitto, password_line
 from tests.certificates import Authority
-from tests.contract.transport_bench import QUICK, RealBench, next_event
+from tests.contract.transport_bench import ID, QUICK, SESSION, TARGET, RealBench, device, next_event
 from tests.eventually import eventually
+from tests.rabbitmq import RabbitMQ, rabbitmq
 
 pytestmark = pytest.mark.broker
 
 VERSIONS = ("5", "3.1.1")
-ID = "plant7.d1"
-TARGET = "fleet/v1/plant7/down/target"
-SESSION = "fleet/v1/plant7/up/d1/session"
 DURABLE = (
     OPEN + "persistence true\npersistence_location /mosquitto/data/\nautosave_on_changes true\nautosave_interval 1\n"
 )
 
 
-class Device:
-    """A started transport and what it delivers."""
-
-    def __init__(
-        self,
-        broker: Broker,
-        *,
-        pace: Pace = QUICK,
-        subscriptions: tuple[str, ...] = (TARGET,),
-        optional: tuple[str, ...] = (),
-    ) -> None:
-        self.events: queue.Queue[TransportEvent] = queue.Queue()
-        self.transport = MqttTransport(broker, ID, pace=pace)
-        self.deliver: Any = self.events.put
-        self.transport.start(
-            subscriptions=subscriptions,
-            optional=optional,
-            will=lambda session: Will(SESSION, b"lost %d" % session, 0),
-            sessions=itertools.count(1).__next__,
-            deliver=self._deliver,
-        )
-
-    def _deliver(self, event: TransportEvent) -> None:
-        self.deliver(event)
-
-    def expect(self, kind: type[Any], timeout: float = 15) -> Any:
-        return next_event(self.events, kind, timeout)
-
-
-@contextmanager
-def device(broker: Broker, **keys: Any) -> Iterator[Device]:
-    made = Device(broker, **keys)
-    try:
-        yield made
-    finally:
-        made.transport.stop(None, 5)
-
-
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Mosquitto]:
     with mosquitto() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def rabbit() -> Iterator[RabbitMQ]:
+    with rabbitmq() as running:
         yield running
 
 
@@ -110,6 +75,28 @@ def test_a_frozen_broker_is_noticed_by_the_keep_alive(shared: Mosquitto) -> None
         one.expect(Connected)
 
 
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "with-something-to-say"])
+def test_a_half_open_link_is_noticed_within_one_and_a_half_keep_alives(shared: Mosquitto, busy: bool) -> None:
+    pace = Pace(keepalive=2, first=0.05, longest=0.3, connect=1, stood=0.1)
+    cable = Cable(shared.host, shared.port)
+    cable.plug()
+    with device(Broker(parse_url(f"mqtt://127.0.0.1:{cable.port}")), pace=pace) as one:
+        one.expect(Connected)
+        # Its kernel goes on acknowledging, so nothing but the silence tells.
+        cable.freeze()
+        frozen_at = time.monotonic()
+        if busy:
+            one.transport.publish(SESSION, b"{}", qos=1, retain=True)
+        lost = one.expect(Disconnected, timeout=6)
+        took = time.monotonic() - frozen_at
+        assert (lost.code, "silent for 3 s" in lost.message) == ("lost", True)
+        assert took <= 1.5 * pace.keepalive + 0.3
+        cable.unplug()
+        cable.plug()
+        one.expect(Connected)
+    cable.unplug()
+
+
 def test_a_stop_does_not_wait_for_a_frozen_broker(shared: Mosquitto) -> None:
     with device(plain(shared)) as one:
         one.expect(Connected)
@@ -123,6 +110,27 @@ def test_a_stop_does_not_wait_for_a_frozen_broker(shared: Mosquitto) -> None:
         cloud.subscribe(SESSION)
         # The broker may read the farewell after all. It was not acknowledged in time, so the Will comes, too.
         eventually(lambda: [heard.payload for heard in cloud.on(SESSION)][-1:] == [b"lost 1"], 10, "the Will has come")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("kind", ["mosquitto", "rabbitmq"])
+def test_two_devices_with_one_id_do_not_fight(request: pytest.FixtureRequest, kind: str, version: Any) -> None:
+    broker: BrokerContainer = request.getfixturevalue({"mosquitto": "shared", "rabbitmq": "rabbit"}[kind])
+    pace = Pace(first=0.02, longest=0.1, duplicate=60, stood=30, suspicious=4)
+    settings = Broker(parse_url(broker.url), version=version)
+    with device(settings, pace=pace) as one, device(settings, pace=pace) as other:
+        connections = 0
+        gave_way: Disconnected | None = None
+        for each in itertools.cycle((one, other)):
+            with contextlib.suppress(queue.Empty):
+                event = each.events.get(timeout=0.05)
+                connections += isinstance(event, Connected)
+                if isinstance(event, Disconnected) and event.code == "duplicate_identity":
+                    gave_way = event
+                    break
+    assert gave_way is not None
+    assert gave_way.retry_s >= pace.duplicate
+    assert connections <= 2 * pace.suspicious + 2
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -303,108 +311,6 @@ def test_tls_a_client_without_a_certificate_does_not_get_in(secure: tuple[Mosqui
 def test_tls_a_missing_file_is_told_by_name(secure: tuple[Mosquitto, Path]) -> None:
     with device(tls(*secure, ca="gone.pem")) as one:
         assert "gone.pem" in one.expect(Disconnected).message
-
-
-CONNACK = b"\x20\x03\x00\x00\x00"
-SUBACK = b"\x90\x04\x00\x01\x00\x01"
-
-
-class Scripted:
-    """A listener that answers whatever is sent with the next of `answers`, and notes what was sent."""
-
-    def __init__(self, *answers: bytes) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._answers = answers
-        self.heard: list[bytes] = []
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
-
-    def settings(self, version: Any = "5") -> Broker:
-        return Broker(parse_url(f"mqtt://127.0.0.1:{self._listener.getsockname()[1]}"), version=version)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._thread.join(5)
-        self._listener.close()
-
-    def _serve(self) -> None:
-        try:
-            sock, _ = self._listener.accept()
-            with sock:
-                for answer in self._answers:
-                    self.heard.append(sock.recv(4096))
-                    sock.sendall(answer)
-                while sock.recv(4096):
-                    pass
-        except OSError:
-            pass
-
-
-@pytest.mark.parametrize(
-    ("answers", "code", "words"),
-    [
-        ((CONNACK, SUBACK + b"\xe0\x01\x8e"), "duplicate_identity", "Session taken over"),
-        ((CONNACK, SUBACK + b"\xe0\x01\x8b"), "lost", "Server shutting down"),
-        ((b"\x20\x03\x00\x88\x00",), "unreachable", "Server unavailable"),
-        ((b"\x20\x0b\x00\x9d\x08\x1c\x00\x05other",), "refused", "other"),
-        ((b"\x20\x03\x00\x85\x00",), "refused", "Client identifier not valid"),
-        ((b"\xf0\x00",), "unreachable", "before"),
-        ((b"",), "unreachable", "no answer"),
-        ((CONNACK, b""), "unreachable", "no answer"),
-    ],
-)
-def test_what_a_broker_says_becomes_a_code(answers: tuple[bytes, ...], code: str, words: str) -> None:
-    with (
-        Scripted(*answers) as broker,
-        device(broker.settings(), pace=Pace(connect=0.5, first=30), subscriptions=(TARGET,)) as one,
-    ):
-        told = one.expect(Disconnected)
-        assert (told.code, words in told.message) == (code, True), told
-
-
-@pytest.mark.parametrize(
-    ("version", "answers"),
-    [("5", (CONNACK, b"\x90\x05\x00\x01\x00\x01\x87")), ("3.1.1", (b"\x20\x02\x00\x00", b"\x90\x04\x00\x01\x01\x80"))],
-)
-def test_a_refused_subscription_is_no_connection(version: str, answers: tuple[bytes, ...]) -> None:
-    # Mosquitto's ACL files judge what is delivered and grant every subscription, so this needs another broker.
-    with (
-        Scripted(*answers) as broker,
-        device(broker.settings(version), subscriptions=("allowed", TARGET)) as one,
-    ):
-        refused = one.expect(Disconnected)
-        assert refused.code == "refused"
-        assert TARGET in refused.message
-        assert one.events.empty()
-        assert one.transport.publish(SESSION, b"{}", qos=1, retain=True) is None
-
-
-@pytest.mark.parametrize(
-    ("version", "answers"),
-    [("5", (CONNACK, b"\x90\x05\x00\x01\x00\x01\x87")), ("3.1.1", (b"\x20\x02\x00\x00", b"\x90\x04\x00\x01\x01\x80"))],
-)
-def test_an_optional_subscription_may_be_refused(version: str, answers: tuple[bytes, ...]) -> None:
-    with (
-        Scripted(*answers) as broker,
-        device(broker.settings(version), subscriptions=(TARGET,), optional=("not allowed",)) as one,
-    ):
-        assert one.expect(Connected).refused == ("not allowed",)
-
-
-def test_what_connect_announces() -> None:
-    with Scripted(b"") as broker, device(broker.settings(), pace=Pace(connect=0.5, first=30)) as one:
-        one.expect(Disconnected)
-    packet = broker.heard[0]
-    assert packet[0] == 0x10
-    # Clean start false, Will retained with QoS 1.
-    assert packet[packet.index(b"MQTT") + 5] == 0b00101100
-    assert b"\x11" + (3600).to_bytes(4, "big") in packet
-    assert b"\x27" + (2 * 1024 * 1024 + 65536).to_bytes(4, "big") in packet
-    assert b"\x21\x00\x0a" in packet
-    assert ID.encode() in packet
 
 
 def test_the_retry_is_jittered_capped_and_starts_anew_after_a_good_connection(shared: Mosquitto) -> None:

@@ -2,6 +2,8 @@
 
 import itertools
 import queue
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 from uuid import uuid4
 
@@ -17,6 +19,10 @@ from tests.fakes_transport import FakeTransport
 PATIENCE_S = 15.0
 QUICK = Pace(keepalive=60, first=0.05, longest=0.3, connect=5, refused=60, duplicate=60, stood=0.1)
 """Tests do not wait as patiently as devices. Connections that they cut are not suspected to be taken over."""
+
+ID = "plant7.d1"
+TARGET = "fleet/v1/plant7/down/target"
+SESSION = "fleet/v1/plant7/up/d1/session"
 
 E = TypeVar("E", bound=TransportEvent)
 
@@ -221,3 +227,41 @@ def next_event(events: "queue.Queue[TransportEvent]", kind: type[E], timeout: fl
         if isinstance(event, kind):
             return event
         passed.append(event)
+
+
+class Device:
+    """A started transport and what it delivers."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        *,
+        pace: Pace = QUICK,
+        subscriptions: tuple[str, ...] = (TARGET,),
+        optional: tuple[str, ...] = (),
+    ) -> None:
+        self.events: queue.Queue[TransportEvent] = queue.Queue()
+        self.transport = MqttTransport(broker, ID, pace=pace)
+        self.deliver: Any = self.events.put
+        self.transport.start(
+            subscriptions=subscriptions,
+            optional=optional,
+            will=lambda session: Will(SESSION, b"lost %d" % session, 0),
+            sessions=itertools.count(1).__next__,
+            deliver=self._deliver,
+        )
+
+    def _deliver(self, event: TransportEvent) -> None:
+        self.deliver(event)
+
+    def expect(self, kind: type[Any], timeout: float = 15) -> Any:
+        return next_event(self.events, kind, timeout)
+
+
+@contextmanager
+def device(broker: Broker, **keys: Any) -> Iterator[Device]:
+    made = Device(broker, **keys)
+    try:
+        yield made
+    finally:
+        made.transport.stop(None, 5)
