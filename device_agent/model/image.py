@@ -1,12 +1,14 @@
 """Image references, normalised: the form under which a reference of a target and one the engine lists are equal."""
 
 import re
+from functools import lru_cache
 
 DOCKER_HUB = "docker.io"
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
+@lru_cache(maxsize=1024)
 def normalise(reference: str) -> str:
     """`nginx` → `docker.io/library/nginx:latest`.
 

@@ -46,11 +46,13 @@ from device_agent.ports import (
     Transport,
 )
 from device_agent.runtime.commands import last_only, run
+from device_agent.runtime.garbage import Garbage, wanted_images
 from device_agent.runtime.holds import Holds
 from device_agent.runtime.host import HostWatch
 from device_agent.runtime.images import Images
 from device_agent.runtime.inbox import (
     Event,
+    ImageRemoved,
     LocksRead,
     LogArrived,
     LogEnded,
@@ -157,6 +159,7 @@ class Agent:
             choose=self.holds.choose,
             ask_locks=lambda app, containers: self.holds.ask(app, containers, before_stopping=True),
         )
+        self.garbage = Garbage(self.images, engine, workers, clock, inbox.put, self.stopping)
         self.rollout = Rollout({}, {})
         self.releases = Releases(clock, options.naming, self.rollout.apps)
         self.progress = Progress(self)
@@ -275,6 +278,10 @@ class Agent:
             case LocksRead():
                 self.holds.read(event)
                 self._changed = True
+            case ImageRemoved():
+                happening = self.garbage.removed(event)
+                if happening:
+                    self.journal.tell(happening)
             case TailRead():
                 happening = self.tails.heard(event)
                 self._changed = True
@@ -339,6 +346,8 @@ class Agent:
         self.forget_orders(order for order in self.orders.values() if carried_out(order, observed))
         self.holds.forget_gone(observed)
         self.tails.read(observed)
+        if self.reconciler.at_rest:
+            self.garbage.collect(observed, self.wanted_images())
         wait_s = self.releases.next_wait_s(planned)
         if wait_s is not None:
             self.reconciler.wake(wait_s)
@@ -347,6 +356,12 @@ class Agent:
         for order in tuple(orders):
             del self.orders[order.app, order.service]
             self.journal.write(lambda tx, order=order: tx.drop_order(order.app, order.service))  # type: ignore[misc]
+
+    def wanted_images(self) -> frozenset[str]:
+        """The references of images that are not removed."""
+        reconciler = self.reconciler
+        apps = (*reconciler.wanted.apps.values(), *reconciler.content.values(), *reconciler.running.values())
+        return wanted_images(apps, self.rollout.targets.values(), self.rollout.apps.values())
 
     def _raise_floors(self, observed: Observed) -> None:
         """The labels of what runs are a lower bound, should database and sidecar both be lost."""

@@ -53,6 +53,13 @@ class Images:
                 self._drop(image, "")
                 self._put(replace(row, image_id=images[image]))
 
+    def is_under_way(self, image: str) -> bool:
+        return image in self._under_way
+
+    def forget(self, row: PulledImage) -> None:
+        """Its image is not here any more."""
+        self._drop(row.image, row.image_id)
+
     def _put(self, row: PulledImage) -> None:
         self.rows[row.image, row.image_id] = row
         self.write(lambda tx: tx.put_pulled(row))

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from device_agent.model.errors import EngineError
+from device_agent.model.memory import PulledImage
 from device_agent.model.observed import EngineEvent, Observed
 from device_agent.model.steps import Step
 from device_agent.model.target import Json
@@ -38,6 +39,14 @@ class PullEnded:
     error: EngineError | None = None
     away: bool = False
     cancelled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRemoved:
+    """The removal of an image has ended; `error` says why it is still here."""
+
+    row: PulledImage
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +111,7 @@ Event = (
     | StepEnded
     | PullEnded
     | PullProgress
+    | ImageRemoved
     | TailRead
     | LocksRead
     | LogArrived

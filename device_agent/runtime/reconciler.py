@@ -24,6 +24,7 @@ from device_agent.core.holds import keep_running
 from device_agent.core.images import next_refresh
 from device_agent.core.intake import Wanted, adopted_apps, own_apps
 from device_agent.core.planner import plan_app, plan_removal
+from device_agent.core.status import only_leftovers
 from device_agent.core.wanted import WantedApp
 from device_agent.model.errors import Cancelled, EngineAway, EngineError, Kind
 from device_agent.model.memory import Attempt
@@ -232,6 +233,18 @@ class Reconciler:
         if not self.wanted.targets:
             return frozenset(c.app for c in self.observed.containers)
         return adopted_apps(self.observed, self.unknown)
+
+    @property
+    def may_conclude(self) -> bool:
+        """Whether it is known what is wanted here, and what there is."""
+        return self.observed is not None and not self.away and bool(self.wanted.targets) and not self.unknown
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether everything that is to run has proved good, and nothing is under way."""
+        busy = self.runs or self.pulls or self.gated
+        left = (only_leftovers(plan, self.running.get(app)) for app, plan in self.plans.items())
+        return self.may_conclude and not busy and all(left)
 
     def _plan(self, app: str, look: int) -> bool:
         if app in self.runs or self._outdated.get(app, 0) >= look:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from device_agent.core.images import images_of
 from device_agent.core.wanted import WantedApp
 from device_agent.model.memory import AcceptedTarget, AppRecord, BadRelease
 from device_agent.model.report import Ack, AppReport, Happening, Reason
@@ -158,7 +159,16 @@ class Rollout:
         if before and before.digest == wanted.digest and before.specs == specs and before.release == release:
             return None
         previous = before.release if before and before.release != release else before.previous if before else None
-        record = AppRecord(wanted.name, wanted.digest, dict(specs), release, previous, wanted.revision, wanted.document)
+        record = AppRecord(
+            wanted.name,
+            wanted.digest,
+            dict(specs),
+            release,
+            previous,
+            wanted.revision,
+            wanted.document,
+            _previous_images(before, wanted),
+        )
         self.apps[wanted.name] = record
         return record
 
@@ -168,6 +178,14 @@ class Rollout:
 
     def _awaiting(self, app: str) -> Iterable[str]:
         return [scope for scope in SCOPES if scope in self.targets and app in self.targets[scope].awaited]
+
+
+def _previous_images(before: AppRecord | None, wanted: WantedApp) -> tuple[str, ...]:
+    """What a release that changes no image leaves as it is: the images to go back to are those of the one before."""
+    if before is None:
+        return ()
+    images = images_of(before.document)
+    return before.previous_images if images == images_of(wanted.document) else tuple(sorted(images))
 
 
 def _passing(reason: Reason) -> bool:

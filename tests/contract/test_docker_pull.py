@@ -100,6 +100,21 @@ def test_a_tag_that_has_moved(pulls: Pulls) -> None:
         eventually(lambda: any(e.kind == "image" and e.action == "pull" for e in events), 5, "the pull is told")
 
 
+def test_what_a_moved_tag_was_on_is_removed_by_its_id(pulls: Pulls) -> None:
+    pulls.registry.push("1")
+    pulls.pull(f"{pulls.name}:1")
+    before = pulls.engine.observe().images[normalise(f"{pulls.name}:1")]
+    pulls.registry.push("1")
+    pulls.pull(f"{pulls.name}:1")
+    assert before in pulls.engine.observe().images
+
+    pulls.engine.remove_image(before)
+
+    images = pulls.engine.observe().images
+    assert before not in images
+    assert normalise(f"{pulls.name}:1") in images
+
+
 def test_an_image_that_does_not_exist(pulls: Pulls) -> None:
     assert pulls.failure(f"{pulls.name}:nope") == ("no_such_image", Kind.TARGET)
     assert pulls.failure(f"{pulls.name}@sha256:{'0' * 64}") == ("no_such_image", Kind.TARGET)

@@ -106,3 +106,32 @@ def test_credentials_must_let_in_after_they_were_rotated_and_be_told_to_nobody(d
                 assert text
                 assert wrong not in text
                 assert PASSWORD not in text
+
+
+def test_images_must_go_when_nothing_wants_them_and_a_rollback_must_need_no_registry(
+    device: Device, shop: Registry
+) -> None:
+    api = device.host.api
+    first, second, third = (shop.push(api, f"{TEST_IMAGE}:{version}")[0] for version in (1, 2, 3))
+
+    def here(image: str) -> bool:
+        return bool(api.images(name=image))
+
+    with forgotten(device, first, second, third):
+        device.start()
+        for image in (first, second, third):
+            device.publish({"a": app(one=service(image=image))})
+        eventually(lambda: not here(first), 20, "the image of the release before the one before goes")
+        (removed,) = eventually(lambda: device.events("image_removed"), 10, "it is told")
+        assert removed["image"].endswith(first.partition("/")[2])
+        assert here(second), "what the release before needs stays"
+        assert here(f"{TEST_IMAGE}:1"), "what the agent did not pull stays"
+
+        shop.stop()
+        published = device.cloud.publish({"a": app(one=service(image=third, command=["sh", "-c", "exit 3"]))})
+        eventually(
+            lambda: ("rolled_back", None) in device.verdicts(published.revision), 40, "the release is rolled back"
+        )
+        assert device.container("a/one")["Config"]["Image"].endswith(third.partition("/")[2])
+        device.publish({"a": app(one=service(image=second))})
+        assert device.runs("a/one")

@@ -6,11 +6,12 @@ from datetime import timedelta
 import pytest
 
 from cloud_sim.engine_parts import image_id
-from device_agent.core.images import Pulled, next_refresh
+from device_agent.core.images import Pulled, garbage, images_of, next_refresh
 from device_agent.core.planner import plan_app
 from device_agent.core.status import Activity, only_leftovers, report_app
 from device_agent.model.image import normalise
 from device_agent.model.memory import PulledImage
+from device_agent.model.observed import Observed
 from tests.builders import NOW, app, attempt, attempts, printed, running, service, waits_for, wanted, world
 
 API = "docker.io/library/api:1"
@@ -162,3 +163,45 @@ def test_who_may_pull_it_does_so_for_the_others():
     of = wanted(app(api=service("api:1", pull_policy="never"), other=service("api:1")))
     made = planned(of, world(of, absent=("api:1",)))
     assert pulls(made) == ["pull api:1: it is not on this device"]
+
+
+# What nobody needs any more.
+
+
+def removable(*rows, kept=(), containers=(), names=None):
+    images = names or {row.image: row.image_id for row in rows}
+    observed = Observed(containers=containers, images={**images, **{id_: id_ for id_ in images.values()}})
+    known = Pulled({(row.image, row.image_id): row for row in rows})
+    return [image for _, image in garbage(known, observed, {normalise(reference) for reference in kept})]
+
+
+def test_an_own_pull_that_nothing_wants():
+    assert removable(pulled()) == [API]
+    assert removable(pulled(), kept=("api:1",)) == []
+    assert removable(pulled(own=False)) == []
+
+
+def test_what_a_container_was_made_from_stays():
+    of = one()
+    assert removable(pulled(), containers=(running(of, "api"),)) == []
+
+
+def test_a_tag_that_has_moved_leaves_an_image_without_a_name():
+    old, new = pulled(image_id="sha256:old"), pulled(image_id="sha256:new")
+    repository = API.rpartition(":")[0]
+    names = {API: "sha256:new", f"{repository}@sha256:d": "sha256:old"}
+    assert removable(old, new, kept=("api:1",), names=names) == ["sha256:old"]
+    somebodys = {**names, "docker.io/library/backup:1": "sha256:old"}
+    assert removable(old, new, kept=("api:1",), names=somebodys) == [], "it has a name that is not ours"
+
+
+def test_what_is_gone_is_forgotten():
+    assert removable(pulled(), names={"other:1": "sha256:x"}) == [""]
+    assert removable(pulled(image_id=""), names={"other:1": "sha256:x"}) == [""]
+    assert removable(pulled(image_id=""), kept=("api:1",), names={"other:1": "sha256:x"}) == [], "it may be under way"
+
+
+def test_the_images_of_a_document():
+    assert images_of(app(api=service("api:1"), db=service("r.example/db"))) == {API, "r.example/db:latest"}
+    for odd in (None, {}, {"services": None}, {"services": {"a": None, "b": {}, "c": {"image": 5}}}):
+        assert images_of(odd) == frozenset()
