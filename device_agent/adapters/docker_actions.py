@@ -18,6 +18,7 @@ from docker.errors import APIError
 from device_agent.adapters.docker_create import (
     MAC_OF_ENDPOINT,
     archive,
+    by_folder,
     container_body,
     left_out,
     network_arguments,
@@ -94,7 +95,8 @@ class Actions:
 
     def upload(self, upload: Upload) -> None:
         with self._client(f"upload files to {upload.container}") as client:
-            client.put_archive(upload.container, "/", archive(upload.files))
+            for folder, files in by_folder(upload).items():
+                client.put_archive(upload.container, folder, archive(files, folder))
 
     def start(self, container: str) -> None:
         with self._client(f"start {container}") as client:

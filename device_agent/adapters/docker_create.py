@@ -7,13 +7,14 @@ here, too, and so is a `start_interval`: `left_out` tells.
 
 import io
 import math
+import posixpath
 import tarfile
 from collections.abc import Iterable
 from dataclasses import replace
 
 from device_agent.adapters.docker_mounts import Body, given, mounts
 from device_agent.model.compose import DeviceLimit, DeviceRequest, File, Healthcheck, IpamConfig, Port, Service
-from device_agent.model.steps import Create, CreateNetwork, Endpoint
+from device_agent.model.steps import Create, CreateNetwork, Endpoint, Upload
 
 _NS = 1_000_000_000
 _SYSTEM_PATHS = "systempaths=unconfined"
@@ -83,13 +84,21 @@ def network_arguments(network: CreateNetwork) -> Body:
     }
 
 
-def archive(files: Iterable[File]) -> bytes:
-    """A tar of files. The engine makes the folders that are missing, and leaves those alone that are there."""
+def by_folder(upload: Upload) -> dict[str, list[File]]:
+    """What is written where: everything from the root, or each into the mount that its folder is."""
+    found: dict[str, list[File]] = {}
+    for file in upload.files:
+        found.setdefault(posixpath.dirname(file.target) if upload.mounted else "/", []).append(file)
+    return found
+
+
+def archive(files: Iterable[File], folder: str = "/") -> bytes:
+    """A tar of files in a folder. The engine makes those that are missing, and leaves those alone that are there."""
     written = io.BytesIO()
     with tarfile.open(fileobj=written, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for file in files:
             content = file.content.encode()
-            header = tarfile.TarInfo(file.target.lstrip("/"))
+            header = tarfile.TarInfo(posixpath.relpath(file.target, folder))
             header.size, header.mode, header.uid, header.gid = len(content), file.mode, file.uid, file.gid
             tar.addfile(header, io.BytesIO(content))
     return written.getvalue()

@@ -247,7 +247,7 @@ class _Planning:
         """Its configs and secrets. What was started once has them: whoever starts it comes through here."""
         if not wanted.service.files or (match.winner and match.winner.status is not Status.CREATED):
             return NONE
-        action = Upload(container, wanted.service.files)
+        action = Upload(container, wanted.service.files, mounted=wanted.service.read_only)
         cause = "its configs and secrets"
         return self.steps.add(Step(action, wanted.name, match.spec or "", cause, after, until))
 

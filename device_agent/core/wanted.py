@@ -8,10 +8,12 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from device_agent.core.basis import basis
 from device_agent.core.instances import instances
 from device_agent.core.scopes import EffectiveApp
 from device_agent.model.canonical import canonical, digest
-from device_agent.model.compose import App, File, Gate, Mount, NetworkDefinition, Service, VolumeDefinition, Window
+from device_agent.model.compose import App, Gate, Mount, NetworkDefinition, Service, VolumeDefinition, Window
+from device_agent.model.compose_files import folders
 from device_agent.model.compose_networking import in_order
 from device_agent.model.compose_together import SERVICE_MODE, mounts, shares
 from device_agent.model.dependencies import in_dependency_order
@@ -34,24 +36,6 @@ from device_agent.model.observed import (
 )
 from device_agent.model.steps import Create, CreateNetwork, CreateVolume, Endpoint
 from device_agent.model.target import Json
-
-_NOT_OF_THE_CONTAINER = {
-    "image",
-    "container_name",
-    "platform",
-    "pull_policy",
-    "pull_refresh_after",
-    "depends_on",
-    "networks",
-    "network_mode",
-    "links",
-    "volumes",
-    "volumes_from",
-    "files",
-    "scale",
-    "update",
-    "state",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,22 +267,7 @@ def _service(
         if mount.type == "volume" and mount.source
         else mount
         for mount in mounted
-    )
-    basis = canonical(
-        {
-            "service": service.model_dump(mode="json", exclude_defaults=True, exclude=_NOT_OF_THE_CONTAINER),
-            "networks": [
-                {"name": e.network, "aliases": list(e.aliases), "ipv4": e.ipv4_address, "ipv6": e.ipv6_address}
-                | ({"mac": e.mac_address} if e.mac_address else {})
-                | ({"links": [list(link) for link in e.links]} if e.links else {})
-                for e in endpoints
-            ],
-            "mounts": [mount.model_dump(mode="json", exclude_defaults=True) for mount in final],
-            "network_mode": service.network_mode or "",
-        }
-        | ({"files": [_file(file) for file in service.files]} if service.files else {})
-        | ({"number": number_of(name)} if number_of(name) else {})
-    )
+    ) + tuple(Mount(type="volume", target=folder, nocopy=True) for folder in folders(service))
     return WantedService(
         name=name,
         service=service,
@@ -308,12 +277,6 @@ def _service(
         mounts=final,
         volumes=frozenset(named),
         shares=shares(service),
-        basis=basis,
+        basis=basis(name, service, endpoints, final),
         stopped="by the target" if service.state == "stopped" else "",
     )
-
-
-def _file(file: File) -> dict[str, object]:
-    """A file by what is in it, without what is in it."""
-    content = hashlib.sha256(file.content.encode()).hexdigest()
-    return {"target": file.target, "content": content, "uid": file.uid, "gid": file.gid, "mode": file.mode}

@@ -191,7 +191,7 @@ def service(place: Place) -> Service:
     _check_lock(place, fields)
     limits.settle(place, fields)
     pulling.settle(place, fields)
-    files.settle(place, fields)
+    files.settle(fields)
     networking.check(place, fields)
     scale.check(place, fields)
     mounted = {mount.target for mount in fields.get("volumes", ())}

@@ -102,6 +102,8 @@ class Upload:
     container: str
     """A name or an id."""
     files: tuple[File, ...]
+    mounted: bool = False
+    """Each folder is a mount of its own: the engine writes nothing else into a read-only container."""
 
     def __str__(self) -> str:
         return f"upload {len(self.files)} file{'s' if len(self.files) > 1 else ''} to {self.container}"

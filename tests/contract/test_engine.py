@@ -124,6 +124,19 @@ def test_stopping(bench: Bench) -> None:
     assert bench.seen(running.name).status is Status.RUNNING
 
 
+def test_files_for_a_container_that_cannot_be_written_to(bench: Bench) -> None:
+    folders = ("/run/apart", "/run/secrets")
+    mounts = tuple(Mount(type="volume", target=folder, nocopy=True) for folder in folders)
+    made = bench.created(bench.step(user="1000:1000", read_only=True, tmpfs=("/run",), mounts=mounts))
+    files = tuple(File(target=f"{folder}/one", content=f"in {folder}\n", uid=1000, mode=0o400) for folder in folders)
+
+    bench.engine.upload(Upload(made.name, files, mounted=True))
+    bench.engine.upload(Upload(made.id, files, mounted=True))
+
+    bench.engine.start(made.id)
+    assert bench.files(made.id, *(file.target for file in files)) == files
+
+
 def test_files_are_there_before_the_start_and_after_a_second_upload(bench: Bench) -> None:
     made = bench.created(bench.step(user="1000:1000"))
     secret = File(target="/run/secrets/deep/one", content="über\n", uid=1000, gid=7, mode=0o400)

@@ -113,8 +113,29 @@ def test_wrong_definitions(section: str, definition: Json, code: str, where: str
 
 
 def test_a_container_that_can_be_written_to_by_nobody() -> None:
-    code, problems = refused(app({"image": "api", "secrets": ["key"], "read_only": True}, **DECLARED))
-    assert (code, list(problems)) == ("unsupported", [f"{SERVICE}/read_only"])
+    """Its files are in folders below /run, each a volume of its own, which may be in another mount."""
+    secret = {"source": "key", "target": "/run/apart/key"}
+    keys = {"secrets": ["key", secret], "read_only": True, "tmpfs": ["/run"]}
+    made = wanted(app({"image": "api", **keys}, **DECLARED)).services["api"].mounts
+    assert [(mount.type, mount.source, mount.target) for mount in made] == [
+        ("volume", None, "/run/apart"),
+        ("volume", None, "/run/secrets"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("keys", "where"),
+    [
+        ({"configs": ["conf"]}, "configs/0"),
+        ({"secrets": [{"source": "key", "target": "/etc/key"}]}, "secrets/0"),
+        ({"secrets": [{"source": "key", "target": "/run/key"}]}, "secrets/0"),
+        ({"secrets": ["key"], "tmpfs": ["/run/secrets"]}, "secrets/0"),
+        ({"secrets": ["key"], "volumes": ["data:/run/secrets/key"]}, "secrets/0"),
+    ],
+)
+def test_what_cannot_be_written_into_a_container_that_nobody_can_write_to(keys: Json, where: str) -> None:
+    code, problems = refused(app({"image": "api", "read_only": True, **keys}, **DECLARED))
+    assert (code, list(problems)) == ("invalid", [f"{SERVICE}/{where}"])
 
 
 def test_names_and_labels_have_no_use() -> None:
@@ -206,9 +227,9 @@ def test_a_device_tells_nobody(capfd):
     (container,) = device.containers().values()
     assert container.files["/run/secrets/key"].content == "another-" + SECRET
 
-    device.publish({"web": with_secret(read_only=True)}, revision=3)
+    device.publish({"web": with_secret(read_only=True, tmpfs="/run/secrets")}, revision=3)
     device.wait(3)
-    assert device.told()[-1] == "rejected 1.3 unsupported"
+    assert device.told()[-1] == "rejected 1.3 invalid"
 
     answers = [device.ask("plan", target=json.dumps(document({"web": with_secret("new")}, revision=4))), device.state()]
     shown = [sent.payload.decode() for sent in device.broker.sent] + [repr(answer) for answer in answers]
