@@ -1,4 +1,4 @@
-"""What people type: `cloud-sim publish`, `watch`, `devices`, `command`, `wait`, `version`."""
+"""What people type: `cloud-sim publish`, `watch`, `devices`, `command`, `wait`, `simulate`, `version`."""
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -14,6 +14,7 @@ from cloud_sim.cli.ask import PATIENCE_S, ask_all, ask_one, command
 from cloud_sim.cli.options import DONE, FAILED, TOO_LATE, Settings, complain, note, seconds, with_settings
 from cloud_sim.cli.provision import provision
 from cloud_sim.cli.screen import Screen, summary
+from cloud_sim.cli.simulate import simulate
 from cloud_sim.clock import monotonic, now
 from cloud_sim.cloud import Cloud, Published
 from cloud_sim.connection import Misconfigured
@@ -36,6 +37,7 @@ app = typer.Typer(
 app.add_typer(keys_commands.app)
 app.command()(provision)
 app.command()(with_settings(command))
+app.command()(simulate)
 
 REFRESH_S = 0.2
 _HELD = "the device is held: it stays as it runs now, whatever is published, until --no-hold"

@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 
 from cloud_sim.cloud import Cloud, NotConverged
-from cloud_sim.connection import Denied, Misconfigured, Unreachable
+from cloud_sim.connection import Broker, Denied, Misconfigured, Unreachable
 from device_agent.model.errors import Refused
 from device_agent.wire.topics import DEFAULT_ROOT
 
@@ -70,6 +70,18 @@ class Settings:
             show_default="~/.local/share/cloud-sim/cloud-sim.sqlite",
         ),
     ] = Path()
+
+    def broker(self) -> Broker:
+        """Raises `Misconfigured`."""
+        return Broker.of(
+            self.url,
+            version=self.mqtt_version.value,
+            username=self.username,
+            password_file=self.password_file,
+            ca_file=self.ca_file,
+            cert_file=self.cert_file,
+            key_file=self.key_file,
+        )
 
     def cloud(self, fleet: str | None = None, *, keys: Sequence["Ed25519PrivateKey"] = ()) -> Cloud:
         """Not connected yet. Raises `Misconfigured`."""

@@ -127,8 +127,8 @@ class Intake:
             return None
         body: Json = None
         try:
-            body = self._opened(message.payload, message.content_type)
-            target = read_version(body, raw=message.payload, content_type=message.content_type)
+            body = self.body_of(message.payload, message.content_type)
+            target = self.target_of(body, message.payload, message.content_type)
         except Refused as refused:
             seen = glimpse(body)
             ack = Ack("rejected", scope, seen.version, seen.digest, seen.release)
@@ -168,7 +168,7 @@ class Intake:
         standing, now = self.standing(), self.agent.clock.now()
         try:
             fresh = all(admit(each.target, each.scope, standing, now) for each in (opened, other))
-            wanted = decide(standing, opened.target, other.target) if fresh else None
+            wanted = self.wanted_after(standing, opened.target, other.target) if fresh else None
         except Refused:
             return False
         if wanted is None:
@@ -212,12 +212,17 @@ class Intake:
 
     def _from_file(self, payload: bytes) -> _Opened:
         """Its scope is its own word: there is no topic that says otherwise."""
-        body = self._opened(payload, None)
-        target = read_version(body, raw=payload)
+        body = self.body_of(payload, None)
+        target = self.target_of(body, payload, None)
         return _Opened(target, body, target.scope, None)
 
-    def _opened(self, payload: bytes, content_type: str | None) -> Json:
-        """Raises `Refused`. Keys are read anew each time: one that was added or removed counts from now on."""
+    # What a document says, and what it leads to, depends on nothing else: many agents in one process may share it.
+
+    def body_of(self, payload: bytes, content_type: str | None) -> Json:
+        """The body of a target. Raises `Refused`.
+
+        Keys are read anew each time: one that was added or removed counts from now on.
+        """
         options = self.agent.options
         try:
             trusted = options.trusted() if options.trusted else None
@@ -226,13 +231,21 @@ class Intake:
             raise Refused("signature", f"no signature can be checked: {error}") from error
         return open_target(payload, content_type, options.limits, trusted)
 
+    def target_of(self, body: Json, payload: bytes, content_type: str | None) -> Target:
+        """The target that a body is, its keys unchecked. Raises `Refused`."""
+        return read_version(body, raw=payload, content_type=content_type)
+
+    def wanted_after(self, standing: Standing, *arriving: Target) -> Wanted:
+        """What is wanted once these admitted targets are accepted. Raises `Refused`."""
+        return decide(standing, *arriving)
+
     def judge(self, opened: _Opened) -> Wanted | None:
         """What would be wanted; None for a repetition. Raises `Refused`."""
         standing = self.standing()
         if not admit(opened.target, opened.scope, standing, self.agent.clock.now()):
             return None
         check_keys(opened.body)
-        return decide(standing, opened.target)
+        return self.wanted_after(standing, opened.target)
 
     def standing(self) -> Standing:
         agent = self.agent

@@ -1,0 +1,150 @@
+"""`cloud-sim simulate`: a fleet of simulated devices, for as long as it is wanted."""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Annotated
+
+import structlog
+import typer
+
+from cloud_sim.cli.options import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    TOO_LATE,
+    Settings,
+    complain,
+    note,
+    seconds,
+    with_settings,
+)
+from cloud_sim.cli.simulation import View
+from cloud_sim.clock import monotonic
+from cloud_sim.connection import Misconfigured, Unreachable
+from cloud_sim.simulation.faults import FAILURES, LATENCIES, Behaviour
+from cloud_sim.simulation.fleet import Fleet, Outcome, Storm
+from cloud_sim.simulation.network import PACE
+
+
+@with_settings
+def simulate(
+    settings: Settings,
+    devices: Annotated[int, typer.Option("--devices", "-n", min=1, metavar="N", help="How many.", show_default=False)],
+    prefix: Annotated[str, typer.Option(help="What their ids start with.")] = "sim-",
+    for_: Annotated[
+        float | None,
+        typer.Option("--for", parser=seconds, metavar="TIME", help="End after 60s, 5m, 2h.", show_default="never"),
+    ] = None,
+    until_applied: Annotated[
+        bool, typer.Option("--until-applied", help="End when every device has applied what is published.")
+    ] = False,
+    latency: Annotated[
+        str, typer.Option(metavar="WHAT=TIME,...", help="What engines take: pull, stop, health, any other call.")
+    ] = "pull=2s,stop=0.5s,call=0.02s,health=1s",
+    fail: Annotated[
+        str, typer.Option(metavar="WHAT=SHARE,...", help="What fails: pull, start, crash; 0.05 is one in twenty.")
+    ] = "",
+    storm: Annotated[
+        list[str] | None,
+        typer.Option(metavar="N@TIME", help="So many connections break at once, so long after the start."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="What chance begins with.")] = 0,
+    pace: Annotated[int, typer.Option(min=1, help="Connections made in a second.")] = PACE,
+    broker_pid: Annotated[
+        int | None, typer.Option(help="The broker's process, where its memory is to be told.", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report alone, as one JSON object.")] = False,
+) -> int:
+    """Run simulated devices: each the real agent, over a real connection and a simulated engine that has every image.
+
+    They take what is published and answer it, until Ctrl-C, --for or --until-applied. Then they say farewell, and a
+    report is printed.
+    """
+    if not settings.fleet:
+        raise Misconfigured("which fleet? Say --fleet NAME, or set CLOUD_SIM_FLEET")
+    behaviour = Behaviour(
+        {**LATENCIES, **_assigned("--latency", latency, LATENCIES, seconds)},
+        {**FAILURES, **_assigned("--fail", fail, FAILURES, _share)},
+        seed,
+    )
+    storms = [_storm(text) for text in storm or ()]
+    broker = settings.broker()
+    if why := broker.probe():
+        raise Unreachable(f"cannot reach the broker {broker}: {why}")
+    # What thousands of agents do is not logged: they tell it to the broker.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    fleet = Fleet(
+        broker,
+        settings.fleet,
+        devices,
+        root=settings.topic_root,
+        prefix=prefix,
+        behaviour=behaviour,
+        storms=storms,
+        pace=pace,
+    )
+    try:
+        return _run(fleet, View(fleet, as_json=as_json, broker_pid=broker_pid), for_, until_applied=until_applied)
+    finally:
+        fleet.close()
+
+
+def _run(fleet: Fleet, view: View, for_s: float | None, *, until_applied: bool) -> int:
+    until = None if for_s is None else monotonic() + for_s
+
+    def over() -> bool:
+        if not view.due():
+            return False
+        view.show()
+        return (until is not None and monotonic() >= until) or (
+            until_applied and fleet.outcome() is not Outcome.PENDING
+        )
+
+    interrupted = False
+    with view:
+        try:
+            fleet.start()
+            fleet.run(over)
+        except KeyboardInterrupt:
+            interrupted = True
+    outcome = fleet.outcome()
+    note(f"{fleet.connected} devices say farewell")
+    view.report()
+    fleet.stop()
+    if not fleet.figures.connections:
+        complain("no device could connect", *fleet.troubles())
+        return FAILED
+    if not until_applied or outcome is Outcome.APPLIED:
+        return DONE
+    if interrupted:
+        return INTERRUPTED
+    return FAILED if outcome is Outcome.ROLLED_BACK else TOO_LATE
+
+
+def _assigned(option: str, text: str, known: Mapping[str, float], parse: Callable[[str], float]) -> dict[str, float]:
+    """`pull=2s,stop=1s`. Raises `Misconfigured`."""
+    found: dict[str, float] = {}
+    for part in filter(None, text.split(",")):
+        name, equals, value = part.strip().partition("=")
+        if not equals or name not in known:
+            raise Misconfigured(f"{part!r}: write {option} NAME=VALUE, the name one of {', '.join(known)}")
+        found[name] = parse(value)
+    return found
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise Misconfigured(f"{text!r} is not a share: write a number from 0 to 1")
+    return share
+
+
+def _storm(text: str) -> Storm:
+    """`500@30s`."""
+    devices, at, when = text.partition("@")
+    if not at or not devices.isdecimal():
+        raise Misconfigured(f"{text!r} is not a storm: write 500@30s")
+    return Storm(int(devices), seconds(when))

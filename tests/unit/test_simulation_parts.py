@@ -1,0 +1,173 @@
+import json
+import resource
+
+import pytest
+from typer.testing import CliRunner
+
+from cloud_sim.cli.commands import app
+from cloud_sim.connection import Misconfigured
+from cloud_sim.simulation.faults import CRASH, FAILURES, PULL, Behaviour, Dice, EveryImage
+from cloud_sim.simulation.figures import RECEIVED, Figures, resident_mib
+from cloud_sim.simulation.network import make_room
+from cloud_sim.simulation.store import OUTBOX_ROWS, MemoryStore
+from cloud_sim.simulation.timers import Timers
+from device_agent.model.errors import EngineError
+from device_agent.model.report import Ack
+from device_agent.model.target import Version
+from device_agent.wire.messages import Head, encode_ack
+from tests.builders import NOW, payload
+from tests.device import TOPICS, Hands
+
+
+def test_timers_run_what_is_due_in_order():
+    clock, ran = Hands(), []
+    timers = Timers(clock.monotonic)
+    for delay, name in ((2, "late"), (1, "first"), (1, "second"), (5, "not yet")):
+        timers.after(delay, lambda name=name: ran.append(name))
+    clock.pass_(3)
+    timers.run(1)
+    assert (ran, len(timers), timers.next_due()) == (["first", "second", "late"], 1, clock.monotonic() + 2)
+
+
+def test_timers_stop_when_their_time_is_over():
+    clock, ran = Hands(), []
+    timers = Timers(clock.monotonic)
+    for name in ("first", "second"):
+        timers.after(0, lambda name=name: (ran.append(name), clock.pass_(1)))
+    timers.run(0.5)
+    assert ran == ["first"]
+
+
+def test_a_job_for_now_that_a_job_adds_waits_for_the_next_call():
+    clock, ran = Hands(), []
+    timers = Timers(clock.monotonic)
+
+    def again() -> None:
+        ran.append(1)
+        clock.pass_(0.001)
+        timers.after(0, again)
+
+    timers.after(0, again)
+    timers.run(1)
+    assert ran == [1]
+
+
+def test_the_outbox_of_a_simulated_device_is_bounded():
+    store = MemoryStore(NOW)
+    with store.transaction() as rows:
+        for _ in range(OUTBOX_ROWS + 5):
+            rows.queue("ack", lambda seq: b"%d" % seq)
+    first = store.outbox(0, 1)[0]
+    assert (store.outbox_counts().rows, store.outbox_counts().dropped) == (OUTBOX_ROWS, 5)
+    assert first.seq == int(NOW.timestamp()) + 6
+    assert [row.seq for row in store.outbox(first.seq, 2)] == [first.seq + 1, first.seq + 2]
+    store.unqueue(first.seq)
+    assert store.outbox_counts().rows == OUTBOX_ROWS - 1
+
+
+def test_session_numbers_are_above_those_of_an_earlier_device_of_that_name():
+    store = MemoryStore(NOW)
+    first = store.reserve_sessions(64)
+    assert first > int(NOW.timestamp()) - 1
+    assert store.reserve_sessions(64) == first + 64
+
+
+def test_chance_is_the_same_again_for_the_same_seed():
+    def outcomes(seed: int) -> list[float | None]:
+        dice = Dice(Behaviour(failures={**FAILURES, CRASH: 0.5}, seed=seed))
+        return [dice.crashes_after_s() for _ in range(50)]
+
+    assert outcomes(1) == outcomes(1) != outcomes(2)
+    assert {chance is None for chance in outcomes(1)} == {True, False}
+
+
+def test_what_is_never_to_fail_never_does():
+    dice = Dice(Behaviour())
+    for _ in range(100):
+        dice.before_call(PULL, ("api:1",))
+    with pytest.raises(EngineError, match="simulated"):
+        Dice(Behaviour(failures={**FAILURES, PULL: 1.0})).before_call(PULL, ("api:1",))
+
+
+def test_the_registry_has_every_image():
+    registry = EveryImage()
+    assert "docker.io/library/api:1" in registry
+    assert registry["docker.io/library/api:1"] == registry["docker.io/library/api:1"]
+    assert registry["docker.io/library/api:1"] != registry["docker.io/library/api:2"]
+
+
+def ack(verdict: str, **keys: object) -> bytes:
+    return encode_ack(Ack(verdict, "fleet", Version(1, 1), **keys), Head("d1", 1, 1, NOW))
+
+
+def test_answers_are_timed_by_what_was_answered():
+    figures = Figures()
+    figures.published("fleet", Version(1, 1), 0.0)
+    figures.received(TOPICS.fleet_target, payload())
+    figures.confirmed(TOPICS.ack, ack("accepted"))
+    figures.confirmed(TOPICS.ack, ack("applying", app="web"))
+    figures.confirmed(TOPICS.ack, ack("failed", app="web", code="no_such_image"))
+    figures.confirmed(TOPICS.state, b"{}")
+    times = figures.answers["fleet", Version(1, 1)].times()
+    assert times.keys() == {RECEIVED, "accepted"}
+    assert 0 < times[RECEIVED].last < times["accepted"].first
+    assert figures.failures == {"failed no_such_image": 1}
+
+
+def test_without_a_publication_it_counts_from_the_first_receipt():
+    figures = Figures()
+    for _ in range(3):
+        figures.received(TOPICS.fleet_target, payload())
+    times = figures.answers["fleet", Version(1, 1)].times()[RECEIVED]
+    assert (times.count, times.first) == (3, 0.0)
+    assert times.median <= times.last
+
+
+def test_only_the_newest_targets_are_timed():
+    figures = Figures()
+    for revision in range(1, 40):
+        figures.received(TOPICS.fleet_target, payload(revision=revision))
+    assert list(figures.answers) == [("fleet", Version(1, revision)) for revision in range(32, 40)]
+
+
+def test_junk_is_counted_and_not_timed():
+    figures = Figures()
+    for junk in (b"", b"{", json.dumps({"schema": 2}).encode()):
+        figures.received(TOPICS.fleet_target, junk)
+    assert (figures.messages_in, figures.answers) == (3, {})
+
+
+def test_who_has_converged_is_known_from_the_states():
+    figures = Figures()
+    figures.sent(TOPICS.state, b'{"converged":true}')
+    assert len(figures.converged) == 1
+    figures.sent(TOPICS.state, b'{"converged":false}')
+    assert (len(figures.converged), figures.messages_out) == (0, 2)
+
+
+def test_memory_of_a_process():
+    assert resident_mib() > 1
+    assert resident_mib(2**22 + 1) is None
+
+
+def test_more_devices_than_files_are_refused_with_what_to_do():
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with pytest.raises(Misconfigured, match=f"simulate at most {hard - 64} here"):
+        make_room(hard)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--fail", "pull"], "NAME=VALUE"),
+        (["--fail", "pul=0.5"], "one of pull, start, crash"),
+        (["--fail", "pull=2"], "from 0 to 1"),
+        (["--latency", "pull=soon"], "not a duration"),
+        (["--storm", "500"], "500@30s"),
+        (["--storm", "many@3s"], "500@30s"),
+    ],
+)
+def test_options_that_cannot_be_meant(arguments: list[str], said: str):
+    result = CliRunner().invoke(app, ["simulate", "--fleet", "plant7", "--devices", "1", *arguments])
+    assert result.exit_code == 2
+    assert said in result.output
