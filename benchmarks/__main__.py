@@ -1,31 +1,22 @@
 """`make bench`: every figure beside its peer, measured in one run; medians and the range.
 
-ARGS="downtime drift" runs these parts alone; ARGS="--runs 3 --idle 30 --json FILE" goes to the program too.
+ARGS="downtime drift" runs these parts alone; ARGS="--runs 3 --idle 30 --json FILE --png FILE" goes to the program too.
 """
 
 import argparse
-import json
 import statistics
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks import downtime, idle, install, passes
+from benchmarks import downtime, history, idle, install, messages, passes
+from benchmarks.rows import Row, draw, show, write
 from benchmarks.world import Agent, agent, app, broker, restarted
 
 SERVICES = 10
-
-
-@dataclass(frozen=True)
-class Row:
-    what: str
-    agent: str
-    peers: str
-    goal: str
 
 
 @dataclass(frozen=True)
@@ -43,22 +34,24 @@ def main() -> int:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all of them by default")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--idle", type=float, default=60, help="seconds at rest")
-    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--png", type=Path, help="also draw them")
     options = parser.parse_args()
     unknown = sorted(set(options.parts) - PARTS.keys())
     if unknown:
         parser.error(f"there is no part {', '.join(unknown)}: {', '.join(PARTS)}")
-    console = Console(stderr=True)
     rows: list[Row] = []
     with broker() as port, agent(port) as running:
-        bench = Bench(running, options.runs, options.idle, console.print)
+        bench = Bench(running, options.runs, options.idle, Console(stderr=True).print)
         for part in options.parts or PARTS:
             rows += PARTS[part](bench)
             running.publish({})
             running.converged()
-    _show(rows)
+    show(rows)
     if options.json:
-        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1, ensure_ascii=False) + "\n")
+        write(rows, options.json)
+    if options.png:
+        draw(rows, options.png)
     return 0
 
 
@@ -73,10 +66,24 @@ def _installs(bench: Bench) -> list[Row]:
             f"  {number + 1}: agent {by_agent[-1][0]:.2f} s, raw {raw[-1][0]:.2f} s, compose {compose[-1][0]:.2f} s"
         )
     rows = []
-    for index, what in enumerate((f"{SERVICES} services: published → running", f"all {SERVICES} changed → replaced")):
+    for index, (what, goal) in enumerate(
+        (
+            (f"{SERVICES} services: published → running", "≤ 1.15 x raw, < compose"),
+            (f"all {SERVICES} changed → replaced", "< compose"),
+        )
+    ):
         ours, bare, peer = ([run[index] for run in column] for column in (by_agent, raw, compose))
-        peers = f"raw {_beside(ours, bare)}, compose {_beside(ours, peer)}"
-        rows.append(Row(what, _seconds(ours), peers, "≤ 1.15 x raw, < compose" if index == 0 else "< compose"))
+        rows.append(Row(what, "s", ours, {"raw API": bare, "compose": peer}, goal))
+    return rows
+
+
+def _scaling(bench: Bench) -> list[Row]:
+    rows = []
+    for count in (1, 50, 100):
+        bench.say(f"an install of {count} ...")
+        ours, _ = install.by_agent(bench.agent, count)
+        raw, _ = install.by_engine(count)
+        rows.append(Row(f"{count} services: published → running", "s", [ours], {"raw API": [raw]}))
     return rows
 
 
@@ -86,7 +93,7 @@ def _passes(bench: Bench) -> list[Row]:
         bench.say(f"a pass with nothing to do, {count} services ...")
         took, bare = passes.nothing_to_do(bench.agent, count)
         what = f"pass with nothing to do, {count} services"
-        rows.append(Row(what, f"{took * 1e3:.1f} ms", f"list call {bare * 1e3:.1f} ms: {took / bare:.2f} x", "≤ 3 x"))
+        rows.append(Row(what, "ms", [took * 1e3], {"list call": [bare * 1e3]}, "≤ 3 x"))
     return rows
 
 
@@ -96,8 +103,8 @@ def _drift(bench: Bench) -> list[Row]:
     repaired, raw, told = (tuple(column) for column in zip(*drifts, strict=True))
     limit = 1.2 * statistics.median(raw) + 0.05
     return [
-        Row("removed by hand → running", _seconds(repaired), f"raw {_seconds(raw)}", f"≤ {limit:.3f} s"),
-        Row("change → retained state at the broker", _seconds(told), "", "≤ 0.5 s"),
+        Row("removed by hand → running", "s", repaired, {"raw API": raw}, f"≤ {limit:.3f} s"),
+        Row("change → retained state at the broker", "s", told, goal="≤ 0.5 s"),
     ]
 
 
@@ -109,28 +116,51 @@ def _downtime(bench: Bench) -> list[Row]:
         started_first.append(downtime.by_agent(bench.agent, "start-first"))
         raw.append(downtime.by_engine())
         compose.append(downtime.by_compose())
-    peers = f"raw {_beside(recreated, raw)}, compose {_beside(recreated, compose)}"
+    what = "longest time without an answer,"
     return [
-        Row("longest time without an answer, recreate", _seconds(recreated), peers, "≤ 1.1 x raw"),
-        Row("longest time without an answer, start-first", _seconds(started_first), "", "a question's time"),
+        Row(f"{what} recreate", "s", recreated, {"raw API": raw, "compose": compose}, "≤ 1.1 x raw"),
+        Row(f"{what} start-first", "s", started_first, goal="a question's time"),
     ]
+
+
+def _messages(bench: Bench) -> list[Row]:
+    rows = []
+    for size in (1_000, 10_000, 100_000, 1_000_000):
+        bench.say(f"a target of {size} bytes ...")
+        acked, heard = messages.to_ack(bench.agent, size, bench.runs)
+        what = f"target of {size // 1000} kB: published → ack accepted"
+        rows.append(Row(what, "s", acked, {"bare subscriber": heard}))
+    count, size = messages.of_an_update(bench.agent, SERVICES)
+    what = f"said of an update of {SERVICES} services"
+    return [*rows, Row(what, "messages", [count]), Row(what, "kB", [size / 1e3])]
+
+
+def _history(bench: Bench) -> list[Row]:
+    rows = []
+    for revisions in (1, 10_000):
+        bench.say(f"a database after {revisions} revisions ...")
+        took, size = history.after(revisions, bench.runs)
+        what = f"database after {revisions} revisions"
+        rows += [Row(f"{what}: to open and read", "ms", took), Row(f"{what}: its size", "kB", [size / 1e3])]
+    return rows
 
 
 def _written(bench: Bench) -> list[Row]:
     bench.say(f"what an install of {SERVICES} services writes ...")
     written = idle.written_for_install(bench.agent, SERVICES)
-    return [Row(f"written to disk, install of {SERVICES}", f"{written / 1000:.0f} kB", "", "≤ 60 kB")]
+    return [Row(f"written to disk, install of {SERVICES}", "kB", [written / 1e3], goal="≤ 60 kB")]
 
 
 def _rest(bench: Bench) -> list[Row]:
     bench.agent.publish({"bench": app(SERVICES)})
     bench.agent.converged()
     bench.say(f"at rest for {bench.idle_s:g} s ...")
-    pss, cpu, idle_bytes, states = idle.at_rest(bench.agent, bench.idle_s)
+    pss, cpu, written, states = idle.at_rest(bench.agent, bench.idle_s)
     return [
-        Row("at rest: PSS", f"{pss:.1f} MiB", "", "≤ 60 MiB"),
-        Row("at rest: CPU", f"{cpu:.3%} of a core", "", "≤ 0.05 %"),
-        Row("at rest: written, states sent", f"{idle_bytes} bytes, {states}", "", "0, 0"),
+        Row("at rest: PSS", "MiB", [pss], goal="≤ 60 MiB"),
+        Row("at rest: CPU", "% of a core", [cpu * 100], goal="≤ 0.05 %"),
+        Row("at rest: written", "bytes", [written], goal="0"),
+        Row("at rest: states sent", "messages", [states], goal="0"),
     ]
 
 
@@ -140,36 +170,22 @@ def _start(bench: Bench) -> list[Row]:
     bench.say("a start without a network ...")
     with restarted(bench.agent) as environment:
         took = idle.first_pass(environment, bench.runs)
-    peers = f"libraries alone {_seconds(idle.libraries_alone(bench.runs))}"
-    return [Row("start → first pass, offline", _seconds(took), peers, "≤ 0.4 s")]
+    libraries: Sequence[float] = idle.libraries_alone(bench.runs)
+    return [Row("start → first pass, offline", "s", took, {"libraries alone": libraries}, "≤ 0.4 s")]
 
 
 PARTS = {
     "install": _installs,
+    "scaling": _scaling,
     "pass": _passes,
     "drift": _drift,
     "downtime": _downtime,
+    "messages": _messages,
+    "history": _history,
     "written": _written,
     "rest": _rest,
     "start": _start,
 }
-
-
-def _seconds(values: Sequence[float]) -> str:
-    return f"{statistics.median(values):.3f} s ({min(values):.3f}-{max(values):.3f})"
-
-
-def _beside(ours: Sequence[float], peer: Sequence[float]) -> str:
-    return f"{_seconds(peer)} ({statistics.median(ours) / statistics.median(peer):.2f} x)"
-
-
-def _show(rows: list[Row]) -> None:
-    table = Table(box=None, pad_edge=False)
-    for column in ("WHAT", "AGENT", "BESIDE", "TO REACH"):
-        table.add_column(column)
-    for row in rows:
-        table.add_row(row.what, row.agent, row.peers, row.goal)
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 if __name__ == "__main__":

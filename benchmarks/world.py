@@ -58,6 +58,8 @@ class Agent:
 
     process: subprocess.Popen[bytes]
     fleet: str
+    port: int
+    """The broker's."""
     client: mqtt.Client
     states: "queue.SimpleQueue[tuple[float, dict[str, Any]]]" = field(default_factory=queue.SimpleQueue)
     revision: int = 0
@@ -66,8 +68,8 @@ class Agent:
     def label(self) -> str:
         return f"device-agent.device={self.fleet}/bench"
 
-    def publish(self, apps: dict[str, Any]) -> float:
-        """Publish a fleet target; the time just before."""
+    def publish(self, apps: dict[str, Any], **more: str) -> float:
+        """Publish a fleet target, with `more` keys; the time just before."""
         self.revision += 1
         target = {
             "schema": 1,
@@ -77,6 +79,7 @@ class Agent:
             "release": f"bench-{self.revision}",
             "allow_empty": True,
             "apps": apps,
+            **more,
         }
         payload = json.dumps(target).encode()
         at = time.monotonic()
@@ -129,7 +132,7 @@ def agent(port: int) -> Iterator[Agent]:
     fleet = "bench-" + uuid.uuid4().hex[:8]
     with tempfile.TemporaryDirectory() as folder:
         client = mqtt.Client(CallbackAPIVersion.VERSION2)
-        running = Agent(start(fleet, port, Path(folder)), fleet, client)
+        running = Agent(start(fleet, port, Path(folder)), fleet, port, client)
         client.on_message = lambda _c, _d, message: running.states.put((time.monotonic(), json.loads(message.payload)))
         connect(client, port)
         client.subscribe(f"fleet/v1/{fleet}/up/bench/state", qos=1)
