@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from device_agent.core.backoff import Attempts
+from device_agent.core.draft import image_subject
 from device_agent.core.matching import Match, as_asked, match_services
 from device_agent.core.wanted import WantedApp
 from device_agent.model.memory import Attempt
@@ -17,6 +18,7 @@ from device_agent.model.steps import Plan, Pull, Step
 
 TARGETS_FAULTS = frozenset(("bad_command", "bad_config", "exec_format", "start_failed"))
 """Of an attempt's codes those that only another target can mend. A missing image stops nothing and is none of them."""
+_NO_IMAGE = frozenset(("no_such_image", "wrong_platform"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,9 @@ def judge(
 
 def _faults(wanted: WantedApp, changed: Mapping[str, Match], attempts: Attempts) -> Iterator[Failed]:
     for name, match in changed.items():
+        pull = attempts.of("", image_subject(wanted.services[name].image))
+        if pull and pull.code in _NO_IMAGE and match.winner is None and _has_nothing_left(wanted, name, match):
+            yield Failed(pull.code, pull.message, name)
         attempt = attempts.of(wanted.name, name)
         if attempt and attempt.spec == (match.spec or "") and attempt.code in TARGETS_FAULTS:
             yield Failed(attempt.code, attempt.message, name)
@@ -93,6 +98,11 @@ def _faults(wanted: WantedApp, changed: Mapping[str, Match], attempts: Attempts)
             code, message = _fault(match.winner, one_shot=wanted.services[name].service.one_shot)
             if code:
                 yield Failed(code, message, name)
+
+
+def _has_nothing_left(wanted: WantedApp, name: str, match: Match) -> bool:
+    """What it replaces was deleted to make room for an image: then one that does not exist leaves it with nothing."""
+    return wanted.services[name].service.update.strategy == "delete-first" and match.fallback is None
 
 
 def _fault(container: Container, *, one_shot: bool) -> tuple[str, str]:

@@ -125,8 +125,8 @@ def _opening(window: Window, now: datetime) -> datetime | None:
 
 
 def ahead(plan: Plan) -> tuple[Step, ...]:
-    """The pulls of a release that waits: once it may begin, its images are there."""
-    return tuple(step for step in plan.steps if isinstance(step.action, Pull))
+    """The pulls of a release that waits: once it may begin, its images are there. Not one that room is made for."""
+    return tuple(step for step in plan.steps if isinstance(step.action, Pull) and not step.after)
 
 
 def keep_running(plan: Plan, containers: AbstractSet[str]) -> Plan:

@@ -1,8 +1,8 @@
 """From what is wanted and what is observed to the steps for one app. A pure function, recomputed on every pass.
 
 Rules (their numbers are those of docs/reconciling.md):
- 1. All images of a release are there before anything of it is created or anything running is stopped. What the
-    release leaves as it last settled is repaired without waiting for the others.
+ 1. All images of a release are there before anything of it is created or anything running is stopped, but where a
+    strategy makes room first. What the release leaves as it last settled is repaired without waiting for the others.
  2. A replacement is created before the old container is stopped, and the old one is removed only once the new one is
     good. While the new one cannot run, the old one does.
  3. A healthy container that is as wanted appears in no step.
@@ -27,6 +27,7 @@ from device_agent.core.draft import (
 from device_agent.core.foundations import Foundations
 from device_agent.core.images import NOTHING_PULLED, Pulled
 from device_agent.core.limits import changed
+from device_agent.core.making_room import MakingRoom
 from device_agent.core.matching import Match, as_asked, match_services, present
 from device_agent.core.naming import Names
 from device_agent.core.wanted import WantedApp, WantedService
@@ -60,7 +61,8 @@ def plan_app(
     steps, matches = Draft(wanted.name, attempts), match_services(wanted, observed)
     ground = Foundations(wanted, observed, matches, steps, pulled)
     names = Names(wanted, observed, matches, steps)
-    return _Planning(wanted, observed, settled, steps, gated, matches, ground, names).plan()
+    room = MakingRoom(wanted, observed, steps, pulled)
+    return _Planning(wanted, observed, settled, steps, gated, matches, ground, names, room).plan()
 
 
 def plan_removal(app: str, observed: Observed, attempts: Attempts) -> Plan:
@@ -84,6 +86,7 @@ class _Planning:
     matches: Mapping[str, Match]
     ground: Foundations
     names: Names
+    room: MakingRoom
     dependents: dict[str, tuple[Ids, str]] = field(default_factory=dict)
     """Stop → what it waits for besides its dependencies."""
 
@@ -201,6 +204,8 @@ class _Planning:
         """The wanted container does not run: create it if need be, and start it when all it stands on is there."""
         spec = match.spec or ""
         until = self._obstacle(wanted, match) or self.steps.waiting(wanted.name, spec)
+        if not until:
+            self.room.before_its_pull(wanted, match)
         after = self._foundations(wanted, match)
         if match.winner:
             container = match.winner.name
@@ -210,7 +215,7 @@ class _Planning:
         after |= self._upload(wanted, match, container, after, until)
         dependencies, unmet = self._dependencies(wanted)
         held = until or unmet or ("all it needs is there" if self.steps.held(after | dependencies) else "")
-        if held:
+        if held and (until or unmet or not self.room.still_pulling(wanted, self.ground.images)):
             if self._fall_back(wanted, match, held):
                 unmet = unmet or held
             if match.fallback:

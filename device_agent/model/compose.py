@@ -135,7 +135,7 @@ class Logging(Frozen):
 class Update(Frozen):
     """`x-update`: how a container is replaced."""
 
-    strategy: Literal["recreate", "start-first"] = "recreate"
+    strategy: Literal["recreate", "start-first", "stop-first", "delete-first"] = "recreate"
     force: bool = False
     """Update locks do not count."""
 

@@ -105,7 +105,7 @@ def _logging(place: Place) -> Logging | None:
 
 
 _UPDATE: Mapping[str, Reader] = {
-    "strategy": by(units.one_of("recreate", "start-first")),
+    "strategy": by(units.one_of("recreate", "start-first", "stop-first", "delete-first")),
     "force": by(units.strict_boolean),
 }
 

@@ -319,7 +319,7 @@ class Reconciler:
         for app in planned:
             plan = self.plans.get(app, Plan(app))
             for step in plan.steps:
-                if isinstance(step.action, Pull) and not step.until:
+                if isinstance(step.action, Pull) and not step.until and not step.after:
                     self._pull(step.action)
             ask = {container.id for container in self.choices[app].ask} if app in self.choices else set[str]()
             guarded = (s.id for s in plan.steps if isinstance(s.action, Stop) and s.action.id in ask)

@@ -32,7 +32,9 @@ def documents(draw: st.DrawFn) -> Any:
         services[name] = draw(_services(tuple(services), services))
     used = {key for one in services.values() for key in one.get("networks", ())}
     networks = {key: {"internal": True} if draw(st.booleans()) else {} for key in sorted(used)}
-    return app({"networks": networks, "volumes": {"data": {}}}, **services)
+    strategy = draw(st.sampled_from(("recreate", "recreate", "stop-first", "delete-first")))
+    sections = {"networks": networks, "volumes": {"data": {}}, "x-update": {"strategy": strategy}}
+    return app(sections, **services)
 
 
 @st.composite
@@ -244,10 +246,11 @@ def _wrong_networks(of: WantedApp, world: World) -> Iterator[str]:
 
 def _wrong_with(container: SimContainer, made: WantedService, mine: list[SimContainer], world: World) -> Iterator[str]:
     was = container.made.service
-    changes = {"depends_on": was.depends_on, "scale": was.scale, "container_name": was.container_name}
+    changes = {name: getattr(was, name) for name in ("depends_on", "scale", "container_name", "update")}
     if was != made.service.model_copy(update=changes):
         yield "made from another definition"
-    if container.limits.memory and not (made.service.one_shot and container.status is Status.EXITED):
+    ended = made.service.one_shot and container.status is Status.EXITED
+    if container.limits.memory and made.image in world.images and not ended:
         yield "it has a memory limit"
     if container.status is Status.RUNNING:
         if container.health not in (None, Health.HEALTHY):

@@ -578,7 +578,10 @@ def test_wrong_networks_and_volumes(section: str, value: Json, code: str, where:
         ("x-state", "stopped", "state", "stopped"),
         ("x-update", {}, "update", None),
         ("x-update", {"strategy": "recreate"}, "update", None),
-        ("x-update", {"strategy": "start-first"}, "update", {"strategy": "start-first"}),
+        *(
+            ("x-update", {"strategy": strategy}, "update", {"strategy": strategy})
+            for strategy in ("start-first", "stop-first", "delete-first")
+        ),
     ],
 )
 def test_keys_of_our_own(key: str, value: Json, field: str, expected: Json) -> None:

@@ -255,6 +255,13 @@ def test_of_two_that_run_the_one_started_last_stays():
     assert printed(plan(WEB, world(WEB, older, ASIS))).startswith("stop older")
 
 
+def test_a_copy_made_by_hand_does_not_win_although_it_was_started_last():
+    copy = running(WEB, "api", name="copy", id="a", started_at="2026-11-30T00:00:00Z")
+    assert printed(plan(WEB, world(WEB, ASIS, copy))) == (
+        "stop copy: replaced by web-api-*\nremove copy: replaced by web-api-*"
+    )
+
+
 def test_a_dead_one_is_removed_before_another_takes_its_name():
     dead = running(WEB, "api", status=Status.DEAD)
     made = plan(WEB, world(WEB, dead))

@@ -25,6 +25,8 @@ class Change:
     before: Any
     after: Any
     images: tuple[str, ...] = ("api:1", "api:2", "db:1", "kept:1")
+    deletes: bool = False
+    """What runs goes before its replacement is there."""
     meddle: Callable[[Device], None] = lambda device: None  # noqa: ARG005 - nothing is done by hand
 
 
@@ -34,6 +36,10 @@ def by_hand(device: Device) -> None:
     db = device.containers()["web/db"]
     db.name = "renamed"
     device.world.happened(db, "rename")
+
+
+def roomy(strategy: str, image: str, **more: Any) -> Any:
+    return app(api=service(image, **{"x-update": {"strategy": strategy}}), **more)
 
 
 CHANGES = {
@@ -71,6 +77,14 @@ CHANGES = {
         {"web": app(api=service(container_name="one"), db=service("db:1"), kept=KEPT)},
         meddle=by_hand,
     ),
+    "stop first": Change(
+        {"web": roomy("stop-first", "api:1", kept=KEPT)}, {"web": roomy("stop-first", "pulled:1", kept=KEPT)}
+    ),
+    "delete first": Change(
+        {"web": roomy("delete-first", "first:1", kept=KEPT)},
+        {"web": roomy("delete-first", "pulled:1", kept=KEPT)},
+        deletes=True,
+    ),
     "removal": Change(
         {"web": app(kept=KEPT), "gone": app(api=service(networks=["default"], depends_on=["db"]), db=service("db:1"))},
         {"web": app(kept=KEPT)},
@@ -81,6 +95,7 @@ CHANGES = {
 def prepared(change: Change) -> Device:
     device = Device(images=change.images).boot()
     device.world.offer_image("pulled:1")
+    device.world.offer_image("first:1")
     if change.before:
         device.publish(change.before)
     device.converge()
@@ -120,7 +135,7 @@ def check_promises(device: Device, change: Change, where: str) -> None:
     acknowledged = len(device.pubacked()) - (1 if change.before else 0)
     assert stored == 2 or not acknowledged, f"{where}: acknowledged, and not on disk"
     assert stored == 2 or "accepted 1.2" not in device.told(), where
-    for name in change.before.get("web", {}).get("services", {}):
+    for name in () if change.deletes else change.before.get("web", {}).get("services", {}):
         assert [c for c in device.world.containers.values() if (c.app, c.service) == ("web", name)], f"{where}: {name}"
 
 
