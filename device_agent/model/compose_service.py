@@ -46,12 +46,20 @@ _DEPENDENCY: Mapping[str, Reader] = {
 
 def _dependency(place: Place) -> Dependency:
     fields = read_object(place, _DEPENDENCY, required=("condition",))
-    shares_network = place.parent and place.parent.parent and place.parent.parent.value.get("network_mode")
-    # Compose writes `restart: true` itself for a shared network, where it says nothing new: the one cannot go on
-    # in the network of the other's old container.
-    if fields.pop("restart", False) and shares_network != f"service:{place.key}":
+    if fields.pop("restart", False) and not _written_by_compose(place):
         raise NotSupported(UNSUPPORTED, "restart")
     return Dependency(**fields)
+
+
+def _written_by_compose(place: Place) -> bool:
+    """Whether Compose writes `restart: true` here itself, where it says nothing new.
+
+    The one cannot go on in a namespace of the other's old container, and finds its new one by the name of a link.
+    """
+    service = place.parent.parent.value if place.parent and place.parent.parent else {}
+    joins = f"service:{place.key}" in (service.get(key) for key in ("network_mode", "pid", "ipc"))
+    links = service.get("links")
+    return joins or any(str(link).partition(":")[0] == place.key for link in (links if isinstance(links, list) else ()))
 
 
 def _depends_on(place: Place) -> dict[str, Dependency]:
