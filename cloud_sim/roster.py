@@ -75,6 +75,8 @@ class Device:
             for service, report in app.services.items():
                 if said := _complaint(report):
                     return f"{name}/{service}: {said}"
+        if self.state and self.state.shortened:
+            return f"its state is larger than the broker takes: it is told without {self.state.shortened}"
         if self.state and self.state.engine != "ok":
             return f"engine {self.state.engine}"
         if self.state and self.state.store != "ok":

@@ -85,7 +85,9 @@ class Pace:
     """For TCP and TLS each, and again for CONNACK and SUBACK together."""
     first: float = 1
     longest: float = 60
-    refused: float = 300
+    refused: float = 60
+    """By a broker that says no: doubled each time, up to `refused_longest`. Half of it and more is waited."""
+    refused_longest: float = 300
     duplicate: float = 60
     """At least; up to three times this."""
     stood: float = 30

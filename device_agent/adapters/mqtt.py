@@ -60,6 +60,7 @@ class MqttTransport:
         self._links = 0
         self._session: int | None = None
         self._failures = 0
+        self._refusals = 0
         self._brief = 0
         self._elsewhere: Address | None = None
         """Where the broker has sent this client: for one connection, whatever becomes of it."""
@@ -187,7 +188,7 @@ class MqttTransport:
         """What to tell, and when to try again: full jitter, and anew only after a connection that lasted."""
         pace = self._pace
         if stood_s is not None and stood_s >= pace.stood:
-            self._failures = self._brief = 0
+            self._failures = self._brief = self._refusals = 0
         elif stood_s is not None and ended.by_broker and not ended.elsewhere:
             self._brief += 1
         else:
@@ -203,7 +204,9 @@ class MqttTransport:
         elif code == DUPLICATE:
             retry_s = random.uniform(pace.duplicate, 3 * pace.duplicate)
         elif code == REFUSED:
-            retry_s = random.uniform(0.8, 1.2) * pace.refused
+            longest = min(pace.refused_longest, pace.refused * 2 ** min(self._refusals, 10))
+            retry_s = random.uniform(longest / 2, longest)
+            self._refusals += 1
         else:
             self._failures += 1
             retry_s = random.uniform(pace.first, max(pace.first, min(pace.longest, pace.first * 2**self._failures)))

@@ -1,7 +1,7 @@
 """What is told: the current state, acks and events. Times are aware UTC datetimes; None is `null` or left out."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from device_agent.model.errors import Problem
@@ -72,6 +72,15 @@ class State:
     """ok, full, or how it was recovered at this start."""
     engine: str = "ok"
     """ok or away."""
+    shortened: str | None = None
+    """What is left out because the broker does not take it all: `services` or `apps`."""
+
+
+def shortened(state: State) -> Iterator[State]:
+    """Shorter ones, for a broker that takes no message as large: each app without its services, then no app."""
+    apps = {name: replace(app, services={}, warnings=()) for name, app in state.apps.items()}
+    yield replace(state, apps=apps, shortened="services")
+    yield replace(state, apps={}, orphan_volumes=(), shortened="apps")
 
 
 @dataclass(frozen=True, slots=True)

@@ -237,6 +237,7 @@ class Agent:
             self.intake.settle_at,
             self.link.confirmed_due(),
             self.link.answers_due(),
+            self.link.pump_due(),
             self.logs.next_due(),
             self.journal.due(),
             self._stop_at,

@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from math import inf
 
 import structlog
 
@@ -14,8 +15,9 @@ from device_agent.core.host import left_bucket
 from device_agent.model.errors import Refused, StoreFull
 from device_agent.model.host import HostFigures
 from device_agent.model.memory import OutboxCounts
-from device_agent.model.report import Have, State
+from device_agent.model.report import Have, State, shortened
 from device_agent.ports import Clock, Connected, Disconnected, Published, PullProgress, Store, Transport, Will
+from device_agent.runtime.answers import Answers, Outgoing
 from device_agent.runtime.inbox import Put
 from device_agent.wire.commands import VERBS
 from device_agent.wire.messages import (
@@ -37,31 +39,15 @@ DELETE_AFTER_S = 5.0
 """Rows that the broker has are deleted together, to write little. Power lost meanwhile: they are sent once more."""
 PROGRESS_EVERY_S = 1.0
 ACK_EXPIRY_S = 7 * 86400
-ANSWER_EXPIRY_S = 300
-"""How long an answer is worth being told: at the broker, and here while there is no connection."""
-MOST_ANSWERS = 64
-"""Answers that wait to be sent; the oldest goes first."""
+REPLAY_PER_S = 32.0
+REPLAY_BURST = 64.0
+"""How fast the outbox is sent: a fleet that comes back after days must not drown its broker and its cloud."""
 LOG_EXPIRY_S = 60
 PROGRESS_EXPIRY_S = 60
 _SESSIONS = 64
 """Session numbers reserved at once: one disk write for so many connections."""
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """An answer to a command."""
-
-    topic: str
-    body: bytes
-    instead: bytes
-    """What is said where the broker does not take one as large."""
-    correlation: bytes | None
-    after: float
-    """Not sent before, by the monotonic clock."""
-    until: float
-    """Not sent any more."""
 
 
 @dataclass(slots=True)
@@ -80,7 +66,6 @@ class Link:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _waiting: dict[int, int | Outgoing | None] = field(default_factory=dict)
     """Handle → outbox row, answer, or None for a state or birth."""
-    _answers: list[Outgoing] = field(default_factory=list)
     _sent: int = 0
     """The last outbox row sent on this connection."""
     _confirmed: list[int] = field(default_factory=list)
@@ -93,8 +78,18 @@ class Link:
     _host: HostFigures | None = None
     """As sent with the state."""
     _progress_at: dict[str, float] = field(default_factory=dict)
+    answers: Answers = field(init=False)
+    _receive_maximum: int = 65_535
+    _allowance: float = REPLAY_BURST
+    """So many rows of the outbox may be sent now; it grows with time."""
+    _allowed_at: float = 0.0
+    _held_back: bool = False
+    """Rows wait for the allowance."""
     _trouble: tuple[str, str] | None = None
     """The reason told last why there is no connection."""
+
+    def __post_init__(self) -> None:
+        self.answers = Answers(self.transport, self.clock)
 
     def start(self) -> None:
         self._reserve()
@@ -138,7 +133,9 @@ class Link:
             log.warning("the broker lets no such commands through", topics=list(event.refused))
         self.session = event.session
         self._trouble = None
+        # Room is left for a birth and a state.
         self._window = max(1, min(WINDOW, event.receive_maximum - 2))
+        self._receive_maximum = event.receive_maximum
         self._forget_connection()
         self._reserve()
         birth = encode_birth(self.topics.device, event.session, self.clock.now(), have, self.outbox())
@@ -155,7 +152,7 @@ class Link:
         self._reserve()
 
     def _forget_connection(self) -> None:
-        self._answers[:0] = [sent for sent in self._waiting.values() if isinstance(sent, Outgoing)]
+        self.answers.again(sent for sent in self._waiting.values() if isinstance(sent, Outgoing))
         self._waiting.clear()
         self._sent = 0
         self._state = None
@@ -190,72 +187,55 @@ class Link:
         counts = self.store.outbox_counts()
         return replace(counts, rows=counts.rows - len(self._confirmed))
 
-    def answer(self, outgoing: Outgoing) -> None:
-        """Send it with the next `pump` after its time has come, on this connection or on the next one."""
-        self._answers.append(outgoing)
-        if len(self._answers) > MOST_ANSWERS:
-            log.warning("an answer is given up: too many wait", topic=self._answers.pop(0).topic)
-
     def answers_due(self) -> float | None:
         """When the next answer can go; None while there is none, or no room for one."""
         if self.session is None or len(self._waiting) >= self._window:
             return None
-        return min((outgoing.after for outgoing in self._answers), default=None)
-
-    def _pump_answers(self) -> None:
-        now = self.clock.monotonic()
-        for outgoing in tuple(self._answers):
-            if len(self._waiting) >= self._window:
-                return
-            if outgoing.until < now:
-                self._answers.remove(outgoing)
-            elif outgoing.after <= now:
-                if not self._publish_answer(outgoing):
-                    return
-                self._answers.remove(outgoing)
-
-    def _publish_answer(self, outgoing: Outgoing) -> bool:
-        """False when there is no connection."""
-        for body in (outgoing.body, outgoing.instead):
-            try:
-                handle = self.transport.publish(
-                    outgoing.topic,
-                    body,
-                    qos=1,
-                    retain=False,
-                    expiry_s=ANSWER_EXPIRY_S,
-                    correlation=outgoing.correlation,
-                )
-            except Refused as refused:
-                log.warning("answer too large for the broker", bytes=len(body), why=refused.message)
-                continue
-            if handle is None:
-                return False
-            self._waiting[handle] = outgoing
-            break
-        return True
+        return self.answers.due()
 
     def pump(self) -> None:
         """Send the answers that are due, and what the outbox has, in order, as far as the window allows."""
         if self.session is None:
             return
-        self._pump_answers()
+        self._waiting |= self.answers.send(self._window - len(self._waiting))
         free = self._window - len(self._waiting)
         if free <= 0:
             return
+        self._grow_allowance()
         kept = set(self._confirmed)
         for message in self.store.outbox(self._sent, free + len(kept)):
             if message.seq in kept:
                 continue
+            self._held_back = self._allowance < 1
+            if self._held_back:
+                return
             topic = self.topics.up(message.kind)
             if not self._publish(topic, message.body, message.seq, expiry_s=ACK_EXPIRY_S):
                 return
             self._sent = message.seq
+            self._allowance -= 1
             if len(self._waiting) >= self._window:
                 return
 
+    def _grow_allowance(self) -> None:
+        now = self.clock.monotonic()
+        self._allowance = min(REPLAY_BURST, self._allowance + (now - self._allowed_at) * REPLAY_PER_S)
+        self._allowed_at = now
+        self._held_back = False
+
+    def pump_due(self) -> float | None:
+        """When the outbox may go on."""
+        if self.session is None or not self._held_back:
+            return None
+        return self._allowed_at + (1 - self._allowance) / REPLAY_PER_S
+
     def state_due(self) -> float:
-        return self._state_at + STATE_EVERY_S
+        return inf if self._full else self._state_at + STATE_EVERY_S
+
+    @property
+    def _full(self) -> bool:
+        """The broker takes no more before it has answered (its Receive Maximum)."""
+        return len(self._waiting) >= self._receive_maximum
 
     def host_is_news(self, host: HostFigures | None) -> bool:
         """Whether the host's figures alone are worth a message now. Else they go with the next change of the state."""
@@ -271,15 +251,26 @@ class Link:
         if same == self._state and not self.host_is_news(host):
             return True
         now = self.clock.monotonic()
-        if self._state is not None and now < self.state_due():
+        if self._full or (self._state is not None and now < self.state_due()):
             return False
         counts = self.outbox()
         full = replace(state, outbox_rows=counts.rows, outbox_dropped=counts.dropped)
         head = Head(self.topics.device, self.session, self._state_seq + 1, self.clock.now())
-        body = encode_state(full, head, host=host_body(host) if host else None)
-        if self._publish(self.topics.state, body, None, retain=True):
-            self._state, self._state_at, self._host = same, now, host
-            self._state_seq += 1
+        figures = host_body(host) if host else None
+        # One that the broker takes: the whole state or, where that is too large, what fits of it.
+        for told in (full, *shortened(full)):
+            body = encode_state(told, head, host=figures)
+            try:
+                handle = self.transport.publish(self.topics.state, body, qos=1, retain=True)
+            except Refused as refused:
+                log.warning("state too large for the broker", bytes=len(body), why=refused.message)
+                continue
+            if handle is None:
+                return True
+            self._waiting[handle] = None
+            break
+        self._state, self._state_at, self._host = same, now, host
+        self._state_seq += 1
         return True
 
     def progress(self, pull: PullProgress) -> None:

@@ -17,9 +17,9 @@ from device_agent.model.errors import Refused, StoreFull
 from device_agent.model.memory import CommandRecord
 from device_agent.model.target import Json
 from device_agent.ports import Received
+from device_agent.runtime.answers import EXPIRY_S, Outgoing
 from device_agent.runtime.commands import Reply, error, is_known, refusal, run, unknown
 from device_agent.runtime.journal import Write
-from device_agent.runtime.link import ANSWER_EXPIRY_S, Outgoing
 from device_agent.wire.commands import (
     EFFECTS,
     RUNNING,
@@ -64,7 +64,7 @@ class RemoteCommands:
 
     def remember(self, records: tuple[CommandRecord, ...]) -> None:
         """At the start. What was asked a short time ago is answered (again): its answer may never have been sent."""
-        recent = self.agent.clock.now() - timedelta(seconds=ANSWER_EXPIRY_S)
+        recent = self.agent.clock.now() - timedelta(seconds=EXPIRY_S)
         for record in records:
             known = record
             asked = _Asked(record.verb, record.id, record.reply_to, record.correlation, 0.0)
@@ -210,14 +210,14 @@ class RemoteCommands:
 
     def _send(self, asked: _Asked, body: bytes) -> None:
         now = self.agent.clock.monotonic()
-        self.agent.link.answer(
+        self.agent.link.answers.add(
             Outgoing(
                 asked.reply_to,
                 body,
                 self._too_large(asked),
                 asked.correlation,
                 now + asked.after_s,
-                now + ANSWER_EXPIRY_S,
+                now + EXPIRY_S,
             )
         )
 

@@ -55,6 +55,8 @@ def state_body(state: State) -> dict[str, Json]:
     }
     if state.engine != "ok":
         body["engine"] = {"status": state.engine}
+    if state.shortened:
+        body["shortened"] = state.shortened
     return body
 
 

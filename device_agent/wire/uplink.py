@@ -82,6 +82,7 @@ def decode_state(raw: bytes) -> StateMessage:
             outbox_dropped=(outbox.maybe_whole("dropped") if outbox else None) or 0,
             store=_status(body, "store"),
             engine=_status(body, "engine"),
+            shortened=body.maybe_text("shortened"),
         ),
         host=host.value if host else None,
     )

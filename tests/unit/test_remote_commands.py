@@ -9,7 +9,7 @@ import pytest
 from device_agent.model.errors import Refused
 from device_agent.model.target import Json
 from device_agent.runtime import commands as handlers
-from device_agent.runtime.link import ANSWER_EXPIRY_S, MOST_ANSWERS
+from device_agent.runtime.answers import EXPIRY_S, MOST
 from device_agent.runtime.remote_commands import MOST_RECORDS
 from device_agent.wire.commands import EFFECTS, VERBS, spread_s
 from tests.builders import IDENTITY, NOW, app, payload, service
@@ -75,7 +75,7 @@ def test_an_answer_carries_the_correlation_data_and_expires():
     device = settled()
     device.order(TOPICS.command("report"), b"", correlation=b"\x00\xff")
     (sent,) = device.broker.on(REPLY)
-    assert (sent.correlation, sent.qos, sent.retain, sent.expiry_s) == (b"\x00\xff", 1, False, ANSWER_EXPIRY_S)
+    assert (sent.correlation, sent.qos, sent.retain, sent.expiry_s) == (b"\x00\xff", 1, False, EXPIRY_S)
     assert json.loads(sent.payload)["id"] == "00ff"
 
 
@@ -306,7 +306,7 @@ def test_a_large_answer_is_told_once(stop):
 
 
 def test_an_answer_that_was_not_sent_is_sent_on_the_next_connection_while_it_is_worth_it(stop):
-    for away_s, expected in ((60, 1), (ANSWER_EXPIRY_S + 60, 0)):
+    for away_s, expected in ((60, 1), (EXPIRY_S + 60, 0)):
         device = settled()
         device.broker.hold_pubacks = True
         device.command("stop")
@@ -322,13 +322,13 @@ def test_an_answer_that_was_not_sent_is_sent_on_the_next_connection_while_it_is_
 def test_too_many_answers_do_not_pile_up():
     device = settled()
     device.broker.hold_pubacks = True
-    for number in range(3 * MOST_ANSWERS):
+    for number in range(3 * MOST):
         device.command("report", f"c{number}")
-    assert len(device.agent.link._answers) == MOST_ANSWERS
+    assert len(device.agent.link.answers.waiting) == MOST
     device.broker.hold_pubacks = False
     device.broker.puback(*device.broker.unanswered)
     device.settle()
-    assert device.answers()[-1]["id"] == f"c{3 * MOST_ANSWERS - 1}"
+    assert device.answers()[-1]["id"] == f"c{3 * MOST - 1}"
 
 
 def test_an_answer_that_the_broker_does_not_take_is_told_to_be_too_large():
