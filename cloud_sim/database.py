@@ -58,6 +58,8 @@ class Database:
         try:
             if file != ":memory:":
                 Path(file).parent.mkdir(parents=True, exist_ok=True)
+                # Targets hold what applications may know, and nobody else: SQLite would leave the mode to the umask.
+                Path(file).touch(mode=0o600)
             self._connection = sqlite3.connect(file, timeout=15, isolation_level=None, check_same_thread=False)
             self._connection.executescript(_SCHEMA)
         except (OSError, sqlite3.Error) as error:

@@ -15,6 +15,11 @@ def database(tmp_path: Path) -> Iterator[Database]:
     database.close()
 
 
+def test_only_its_owner_may_read_it(tmp_path: Path) -> None:
+    Database(tmp_path / "cloud.sqlite", "x").close()
+    assert (tmp_path / "cloud.sqlite").stat().st_mode & 0o777 == 0o600
+
+
 def test_targets_are_kept_by_place(tmp_path: Path) -> None:
     file = tmp_path / "cloud.sqlite"
     for place, body in (("staging/plant7", b"1"), ("production/plant7", b"2")):
