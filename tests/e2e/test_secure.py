@@ -218,3 +218,27 @@ def test_the_brokers_certificate_must_be_renewed_without_a_restart(device: Devic
     assert device.stop() == 0
     device.start()
     device.converge(CONVERGE_S)
+
+
+def test_a_withdrawn_device_must_be_kept_out_whatever_its_certificate_says(broker: Secured) -> None:
+    root = f"fleet/v1/{broker.fleet}"
+    broker.provision("stolen")
+    access = broker.folder / "broker" / "acl.conf"
+    kept = access.read_text(encoding="utf-8")
+    with Intruder(broker, "stolen") as stolen, Intruder(broker, "cloud") as cloud:
+        assert stolen.may_publish(f"{root}/up/stolen/state")
+        try:
+            # As docs/security.md says.
+            access.write_text(kept + "\nuser stolen\ntopic deny #\n", encoding="utf-8")
+            broker.reload()
+            eventually(lambda: not stolen.may_publish(f"{root}/up/stolen/state"), TOLD_S, "it may say nothing more")
+            stolen.subscribe(f"{root}/down/device/stolen/target")
+            assert cloud.may_publish(f"{root}/down/device/stolen/target")
+            with Intruder(broker, TWO) as other:
+                other.subscribe(f"{root}/down/device/{TWO}/target")
+                assert cloud.may_publish(f"{root}/down/device/{TWO}/target")
+                eventually_heard(other, f"{root}/down/device/{TWO}/target")
+            assert stolen.heard == {}
+        finally:
+            access.write_text(kept, encoding="utf-8")
+            broker.reload()

@@ -43,7 +43,7 @@ anything = st.recursive(
     max_leaves=12,
 )
 GOOD: list[Any] = [
-    *(json.loads(file.read_text(encoding="utf-8")) for file in sorted(GOLDEN.glob("*.json"))),
+    *(json.loads(file.read_text(encoding="utf-8")) for file in sorted(GOLDEN.rglob("*.json"))),
     document(),
     document({"web": app({"volumes": {"v": {}}, "x-release": {"healthy_for": "1s"}}, api=service(ports=["8080:80"]))}),
     json.loads(dsse.seal(json.dumps(document()).encode(), [ALICE])),
