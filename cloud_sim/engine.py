@@ -85,6 +85,14 @@ class SimulatedEngine:
             world.tell(EngineEvent("image", "pull", image, image))
             return id_
 
+    def missing_bytes(self, image: str, platform: str | None) -> int | None:
+        with self._call("missing_bytes", image, platform) as world:
+            reference = normalise(image)
+            if world.registry_down or reference not in world.registry:
+                return None
+            here = world.registry[reference] in (*world.images.values(), *world.untagged)
+            return 0 if here else world.sizes.get(reference)
+
     def create_network(self, network: CreateNetwork) -> None:
         with self._call("create_network", network) as world:
             if any(other.name == network.name for other in world.networks.values()):

@@ -37,6 +37,8 @@ class World:
         """What can be pulled: normalised reference → image id."""
         self.behaviours: dict[str, Behaviour] = {}
         """By image id."""
+        self.sizes: dict[str, int] = {}
+        """By normalised reference: bytes that a pull fetches, where the registry tells."""
         self.platforms: dict[str, str] = {}
         """By image id, where it counts what an image is for."""
         self.images: dict[str, str] = {}

@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import Event
 from typing import Protocol
 
-from device_agent.model.host import HostFigures
+from device_agent.model.host import Disk, HostFigures
 from device_agent.model.log import LogLine
 from device_agent.model.memory import (
     AcceptedTarget,
@@ -43,6 +43,9 @@ class Clock(Protocol):
 class Host(Protocol):
     def figures(self) -> HostFigures:
         """The machine's figures now. Cheap, never raises: what cannot be had is None."""
+
+    def disk(self) -> Disk | None:
+        """The data volume's. From any thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,9 @@ class Engine(Protocol):
 
         Raises `Cancelled` soon after `cancel` is set.
         """
+
+    def missing_bytes(self, image: str, platform: str | None) -> int | None:
+        """What a pull would fetch, as it travels: what of it is not here yet. None where the registry does not tell."""
 
     def create_network(self, network: CreateNetwork) -> None: ...
     def remove_network(self, network_id: str) -> None: ...

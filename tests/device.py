@@ -18,7 +18,7 @@ from cloud_sim.engine import SimulatedEngine
 from cloud_sim.engine_parts import SimContainer
 from cloud_sim.engine_world import World
 from device_agent.core.policy import Policy
-from device_agent.model.host import HostFigures
+from device_agent.model.host import Disk, HostFigures
 from device_agent.model.observed import EngineEvent
 from device_agent.ports import Received
 from device_agent.runtime.agent import Agent, Options
@@ -74,7 +74,11 @@ class Machine:
     """`Host`: figures as the test sets them."""
 
     now: HostFigures = FIGURES
+    space: Disk | None = None
     taken: int = 0
+
+    def disk(self) -> Disk | None:
+        return self.space
 
     def figures(self) -> HostFigures:
         self.taken += 1

@@ -16,7 +16,7 @@ from cloud_sim.simulation.sharing import Shared, SharedIntake
 from cloud_sim.simulation.store import MemoryStore
 from cloud_sim.simulation.timers import Timers
 from device_agent.core.wanted import Naming
-from device_agent.model.host import HostFigures
+from device_agent.model.host import Disk, HostFigures
 from device_agent.model.observed import EngineEvent
 from device_agent.model.target import Identity
 from device_agent.ports import Clock, Received, Transport
@@ -45,6 +45,11 @@ class Machine:
     @staticmethod
     def figures() -> HostFigures:
         return FIGURES
+
+    @staticmethod
+    def disk() -> Disk | None:
+        """Unknown: no pull looks for space."""
+        return None
 
 
 class SimulatedDevice:

@@ -21,6 +21,7 @@ from device_agent.adapters.docker_events import OPENED, event, events_path
 from device_agent.adapters.docker_http import EngineHttp
 from device_agent.adapters.docker_logs import LogReader, logs_path
 from device_agent.adapters.docker_memory import ImageList, Inspections, Memo
+from device_agent.adapters.docker_missing import missing_bytes
 from device_agent.adapters.docker_pull import pull
 from device_agent.adapters.registry_auth import RegistryAuth
 from device_agent.model.errors import EngineError, Kind
@@ -123,6 +124,9 @@ class DockerEngine:
             return pull(self._http, self._auth, image, platform, progress, cancel)
         finally:
             self._image_list.changed()
+
+    def missing_bytes(self, image: str, platform: str | None) -> int | None:
+        return missing_bytes(self._http, self._auth, image, platform)
 
     def create_network(self, network: CreateNetwork) -> None:
         self._actions.create_network(network)

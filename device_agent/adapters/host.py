@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import psutil
 
-from device_agent.model.host import HostFigures
+from device_agent.model.host import Disk, HostFigures
 
 T = TypeVar("T")
 
@@ -39,6 +39,10 @@ class PsutilHost:
             temperature_c=_or_none(_temperature_c),
             uptime_s=int(time.clock_gettime(time.CLOCK_BOOTTIME)),
         )
+
+    def disk(self) -> Disk | None:
+        usage = _or_none(lambda: psutil.disk_usage(self._data_dir))
+        return Disk(usage.free, usage.total) if usage else None
 
     def _cpu_percent(self) -> int | None:
         times = psutil.cpu_times()

@@ -30,6 +30,7 @@ def agent_options(settings: Settings) -> Options:
         policy=load_policy(settings.policy_file),
         limits=Limits(settings.target_max_bytes, settings.target_max_inflated_bytes),
         trusted=trusted,
+        reserve=settings.reserve(),
         will_delay_s=settings.mqtt_will_delay,
         commands=allowed_verbs(settings.commands, trusted_keys=trusted is not None),
     )

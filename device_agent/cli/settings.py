@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from device_agent.adapters.broker import Broker, parse_url
 from device_agent.core.policy import Policy
+from device_agent.core.room import Reserve
 from device_agent.model import compose_units
 from device_agent.model.compose_units import NotValid
 from device_agent.wire.commands import allowed_verbs
@@ -26,6 +27,7 @@ _COMPOSE_ONLY = frozenset((PREFIX + "IMAGE", PREFIX + "VOLUME"))
 """Read by the Compose file, not by the agent."""
 
 
+_WHOLE = 100
 _SUMS = {"memory_max": compose_units.limit, "cpus_max": compose_units.cpus}
 """The rules of a policy with Compose's units."""
 
@@ -66,6 +68,8 @@ class Settings(BaseSettings):
     policy_file: Path | None = None
     registry_auth: Path | None = None
     """A Docker `config.json`, or a folder of them."""
+    disk_reserve: str = "10%"
+    """What pulls leave free: a share of the disk, and then at least 256 MiB, or a size."""
     target_max_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 1024 * 1024
     """A target as it travels."""
     target_max_inflated_bytes: Annotated[int, Field(ge=1024, le=256 * 1024 * 1024)] = 8 * 1024 * 1024
@@ -120,12 +124,21 @@ class Settings(BaseSettings):
             raise ValueError("an engine's URL starts with unix:// or tcp://")
         return value
 
+    @field_validator("disk_reserve")
+    @classmethod
+    def _is_reserve(cls, value: str) -> str:
+        _reserve(value)
+        return value
+
     @model_validator(mode="after")
     def _fit_together(self) -> "Settings":
         self.broker()
         if self.signature_threshold > 1 and self.trusted_keys is None:
             raise ValueError(f"{PREFIX}SIGNATURE_THRESHOLD is above 1, and {PREFIX}TRUSTED_KEYS is not set")
         return self
+
+    def reserve(self) -> Reserve:
+        return _reserve(self.disk_reserve)
 
     def broker(self) -> Broker:
         """Raises ValueError."""
@@ -138,6 +151,19 @@ class Settings(BaseSettings):
             self.mqtt_cert_file,
             self.mqtt_key_file,
         )
+
+
+def _reserve(text: str) -> Reserve:
+    """`10%`, or a size as Compose writes it. Raises ValueError."""
+    if text.endswith("%"):
+        percent = text.removesuffix("%")
+        if not percent.isdecimal() or int(percent) >= _WHOLE:
+            raise ValueError("expected a share of the disk below 100%, or a size such as 1g")
+        return Reserve(percent=float(percent))
+    try:
+        return Reserve(percent=0.0, least=compose_units.limit(text) or 0)
+    except NotValid as error:
+        raise ValueError(f"expected a share of the disk such as 10%, or a size: {error}") from None
 
 
 def load(environment: Mapping[str, str] | None = None) -> Settings:

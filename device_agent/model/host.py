@@ -18,3 +18,11 @@ class HostFigures:
     temperature_c: int | None
     """The hottest sensor's."""
     uptime_s: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """Bytes of the file system with the database: in a container, that of the engine's volumes and images."""
+
+    free: int
+    total: int

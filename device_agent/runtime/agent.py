@@ -17,6 +17,7 @@ import structlog
 from device_agent.core.intake import Wanted, unknown_scopes, want
 from device_agent.core.orders import carried_out, with_orders
 from device_agent.core.policy import Policy
+from device_agent.core.room import Reserve
 from device_agent.core.status import (
     Activity,
     label_revision,
@@ -73,6 +74,7 @@ from device_agent.runtime.reconciler import Reconciler
 from device_agent.runtime.releases import Releases
 from device_agent.runtime.remote_commands import RemoteCommands
 from device_agent.runtime.rollout import Rollout
+from device_agent.runtime.room import Room
 from device_agent.runtime.tails import Tails
 from device_agent.runtime.workers import Workers
 from device_agent.wire.commands import allowed_verbs
@@ -105,6 +107,8 @@ class Options:
     """Reads the trusted keys, which may change meanwhile; raises ValueError. None: signatures are not asked for."""
     will_delay_s: int = 30
     """How long a connection may be broken before the Will tells of it (MQTT 5)."""
+    reserve: Reserve = field(default_factory=Reserve)
+    """Disk that pulls leave free."""
     commands: frozenset[str] = field(default_factory=lambda: allowed_verbs(None, trusted_keys=False))
     """The verbs that may come over MQTT."""
 
@@ -156,6 +160,8 @@ class Agent:
             keep=lambda attempt: self.journal.write(lambda tx: tx.put_attempt(attempt)),
             forget=lambda app, subject: self.journal.write(lambda tx: tx.drop_attempt(app, subject)),
             images=self.images,
+            room=Room(engine, host.disk, options.reserve),
+            make_room=self._make_room,
             choose=self.holds.choose,
             ask_locks=lambda app, containers: self.holds.ask(app, containers, before_stopping=True),
         )
@@ -281,6 +287,7 @@ class Agent:
                 self._changed = True
             case ImageRemoved():
                 happening = self.garbage.removed(event)
+                self.reconciler.wake()
                 if happening:
                     self.journal.tell(happening)
             case TailRead():
@@ -363,6 +370,13 @@ class Agent:
         reconciler = self.reconciler
         apps = (*reconciler.wanted.apps.values(), *reconciler.content.values(), *reconciler.running.values())
         return wanted_images(apps, self.rollout.targets.values(), self.rollout.apps.values())
+
+    def _make_room(self) -> bool:
+        """For a pull that finds too little space, earlier than usual. Says whether there is anything to wait for."""
+        observed = self.reconciler.observed
+        if observed is None or not self.reconciler.may_conclude:
+            return False
+        return self.garbage.collect(observed, self.wanted_images())
 
     def _raise_floors(self, observed: Observed) -> None:
         """The labels of what runs are a lower bound, should database and sidecar both be lost."""

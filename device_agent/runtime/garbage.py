@@ -1,4 +1,4 @@
-"""Removes the images of this agent's own pulls that nothing wants any more, after an update.
+"""Removes the images of this agent's own pulls that nothing wants any more: after an update, or for want of space.
 
 Best effort, and quiet: what the engine does not let go is tried again an hour later, which is in memory only. A crash
 between the removal and the note of it leaves a row of an image that is not here, which the next look forgets.
@@ -36,24 +36,24 @@ class Garbage:
     clock: Clock
     put: Put
     stopping: threading.Event
+    _flying: set[tuple[str, str]] = field(default_factory=set)
+    """What is being removed: (reference, image id)."""
     _not_before: dict[tuple[str, str], float] = field(default_factory=dict)
-    """What is being removed, or was not let go: the monotonic time of the next try."""
+    """What was not let go: the monotonic time of the next try."""
 
     def collect(self, observed: Observed, kept: frozenset[str]) -> bool:
         """Begin to remove what is not `kept`. Says whether there is anything to wait for."""
-        begun = False
         for row, image in list(garbage(self.images.pulled, observed, kept)):
-            if self.images.is_under_way(row.image):
+            if self.images.is_under_way(row.image) or (row.image, row.image_id) in self._flying:
                 continue
             if not image:
                 self.images.forget(row)
             elif self.clock.monotonic() >= self._not_before.get((row.image, row.image_id), 0.0):
                 self._remove(row, image)
-                begun = True
-        return begun
+        return bool(self._flying)
 
     def _remove(self, row: PulledImage, image: str) -> None:
-        self._not_before[row.image, row.image_id] = self.clock.monotonic() + AGAIN_S
+        self._flying.add((row.image, row.image_id))
         step = RemoveImage(image)
         log.info("step", step=str(step), cause="nothing wants it any more")
 
@@ -70,7 +70,9 @@ class Garbage:
     def removed(self, event: ImageRemoved) -> Happening | None:
         """Note it; its event, when it is gone."""
         row = event.row
+        self._flying.discard((row.image, row.image_id))
         if event.error:
+            self._not_before[row.image, row.image_id] = self.clock.monotonic() + AGAIN_S
             log.info("image not removed", image=row.image, why=event.error, next=f"tried again in {AGAIN_S:g} s")
             return None
         self._not_before.pop((row.image, row.image_id), None)

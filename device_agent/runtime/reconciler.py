@@ -31,11 +31,12 @@ from device_agent.model.memory import Attempt
 from device_agent.model.observed import Container, EngineEvent, Observed
 from device_agent.model.steps import Plan, Pull, Remove, Step, Stop
 from device_agent.model.target import printed_revision
-from device_agent.ports import Clock, Engine
+from device_agent.ports import Clock, Engine, PullProgress
 from device_agent.runtime.execute import delay_s, execute, lane
 from device_agent.runtime.holds import Choice
 from device_agent.runtime.images import Images
 from device_agent.runtime.inbox import Looked, PullEnded, Put, StepEnded
+from device_agent.runtime.room import DISK_SHORT, Room
 from device_agent.runtime.run import Run
 from device_agent.runtime.workers import CALL, PULL, Workers
 
@@ -75,6 +76,9 @@ class Reconciler:
     forget: Callable[[str, str], None]
     """An attempt (app, subject) that is over."""
     images: Images
+    room: Room
+    make_room: Callable[[], bool]
+    """Remove what nothing wants any more; says whether there is anything to wait for."""
     choose: Callable[[str, WantedApp | None], Choice]
     """Called before an app is planned, with its content where nothing holds it."""
     ask_locks: Callable[[str, tuple[Container, ...]], None]
@@ -412,9 +416,14 @@ class Reconciler:
         revisions = {printed_revision(scope, target.version) for scope, target in self.wanted.targets.items()}
         self.images.begin(pull, self.observed.images if self.observed else {}, frozenset(revisions))
 
+        def told(progress: PullProgress) -> None:
+            self.room.progress(progress)
+            self.put(progress)
+
         def job() -> None:
             try:
-                ended = PullEnded(image, self.engine.pull(image, pull.platform, self.put, cancel))
+                self.room.claim(pull)
+                ended = PullEnded(image, self.engine.pull(image, pull.platform, told, cancel))
             except Cancelled:
                 self.put(PullEnded(image, cancelled=True))
             except EngineAway:
@@ -423,12 +432,17 @@ class Reconciler:
                 self.put(PullEnded(image, error=error))
             else:
                 self.put(ended)
+            finally:
+                self.room.leave(image)
 
         self.workers.submit(PULL, job)
 
     def pull_ended(self, event: PullEnded) -> None:
         self.pulls.pop(event.image, None)
         self.images.ended(event)
+        if event.error and event.error.code == DISK_SHORT and self.make_room():
+            log.info("pull waits", image=event.image, why=event.error.message, next="what nothing wants is removed")
+            return  # the end of the removal wakes
         if event.error:
             self._failed("", image_subject(event.image), event.image, event.error)
         self.wake(AWAY_S if event.away else 0.0)

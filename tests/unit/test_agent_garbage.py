@@ -4,6 +4,8 @@ from contextlib import suppress
 
 import pytest
 
+from device_agent.core.room import MIB
+from device_agent.model.host import Disk
 from device_agent.model.image import normalise
 from tests.builders import app, service
 from tests.device import Device, PowerCut, online
@@ -149,3 +151,45 @@ def test_whenever_the_power_goes_the_same_images_are_left(world_too):
             normalise("api:2"),
             normalise("api:3"),
         }, f"call {number}"
+
+
+# A short disk.
+
+
+def short(device: Device, free_mib: int) -> None:
+    device.machine.space = Disk(free_mib * MIB, 1024 * MIB)
+
+
+def test_a_short_disk_is_told_with_numbers_before_anything_was_touched():
+    device = offered("api:1", "api:2")
+    device.world.sizes[normalise("api:2")] = 100 * MIB
+    runs(device, "api:1", 1)
+    before = device.containers()["web/api"]
+    short(device, 300)
+    device.fuse.reset()
+    device.publish({"web": app(api=service("api:2"))}, revision=2)
+    device.wait(60)
+    reason = device.state()["apps"]["web"]["services"]["api"]["reason"]
+    assert reason["code"] == "disk_short"
+    assert "needs about 300 MiB (100 MiB to download)" in reason["message"]
+    assert not {"pull", "create", "stop", "remove_image"} & set(device.fuse.calls)
+    assert device.containers()["web/api"].id == before.id
+    short(device, 900)
+    device.converge()
+    assert device.told()[-1] == "applied 1.2"
+
+
+def test_what_nothing_wants_goes_first_and_then_nobody_has_to_be_told():
+    device = offered("api:1", "api:2", "api:3")
+    device.world.sizes[normalise("api:3")] = 100 * MIB
+    runs(device, "api:1", 1)
+    # It was pulled, and its release was overtaken before it ran, for want of another image.
+    device.world.offer_image("never:1")
+    device.publish({"web": app(api=service("never:1"), db=service("nowhere:1"))}, revision=2)
+    device.wait(5)
+    assert "never:1" in here(device)
+    short(device, 300)
+    device.watch = lambda: "never:1" in here(device) or short(device, 900)
+    runs(device, "api:3", 3)
+    assert "never:1" not in here(device)
+    assert not [told for told in device.told() if "disk_short" in told]
