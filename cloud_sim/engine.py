@@ -99,6 +99,14 @@ class SimulatedEngine:
                 raise _name_in_use(network.name, Kind.TEMPORARY)
             world.add_network(network.name, network.labels)
 
+    def check_network(self, network_id: str, users: frozenset[str]) -> None:
+        with self._call("check_network", network_id, users) as world:
+            on_it = (c for c in world.containers.values() if c.up and network_id in c.attached.values())
+            others = sorted(c.name for c in on_it if c.id not in users)
+            if others:
+                message = f"containers that are not this app's are on the network: {', '.join(others)}"
+                raise EngineError("network_in_use", message, Kind.OUTSIDE)
+
     def remove_network(self, network_id: str) -> None:
         with self._call("remove_network", network_id) as world:
             network = world.networks.get(network_id)

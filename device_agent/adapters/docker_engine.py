@@ -131,6 +131,16 @@ class DockerEngine:
     def create_network(self, network: CreateNetwork) -> None:
         self._actions.create_network(network)
 
+    def check_network(self, network_id: str, users: frozenset[str]) -> None:
+        answer = self._http.get(f"/networks/{network_id}")[0]
+        if answer.status == HTTPStatus.NOT_FOUND:
+            return
+        attached: dict[str, dict[str, str]] = answer.checked().json().get("Containers") or {}
+        others = sorted(each.get("Name") or id_[:12] for id_, each in attached.items() if id_ not in users)
+        if others:
+            message = f"containers that are not this app's are on the network: {', '.join(others)}"
+            raise EngineError("network_in_use", message, Kind.OUTSIDE)
+
     def remove_network(self, network_id: str) -> None:
         self._actions.remove_network(network_id)
 

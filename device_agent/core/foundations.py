@@ -14,6 +14,7 @@ from device_agent.core.wanted import WantedApp, WantedNetwork, WantedService
 from device_agent.model.observed import Network, Observed
 from device_agent.model.steps import (
     Blocked,
+    CheckNetwork,
     Connect,
     Disconnect,
     Endpoint,
@@ -112,17 +113,19 @@ class Foundations:
         """A changed definition: its users are stopped, moved over and started again."""
         cause = f"the definition of network {network.name} changed"
         users = [c for c in present(self.wanted.name, self.observed) if network.name in c.networks]
+        check = CheckNetwork(network.name, own.id, frozenset(user.id for user in users))
+        ready = self.steps.add(Step(check, subject, network.spec, cause, self.images))
         gone = NONE
         for user in users:
-            stopped = self.images
+            stopped = ready
             if user.up:
                 stop = Stop(user.name, user.id, grace_s(self.wanted, user.service))
-                stopped = self.steps.add(Step(stop, user.service, user.spec, cause, self.images))
+                stopped = self.steps.add(Step(stop, user.service, user.spec, cause, ready))
             leave = Disconnect(user.name, user.id, network.name)
             gone |= self.steps.add(Step(leave, user.service, user.spec, cause, stopped, commits=user.up))
         busy = any(user.up for user in users)
         remove = RemoveNetwork(network.name, own.id)
-        removed = self.steps.add(Step(remove, subject, network.spec, cause, gone or self.images, commits=busy))
+        removed = self.steps.add(Step(remove, subject, network.spec, cause, gone or ready, commits=busy))
         created = self.steps.add(Step(network.create, subject, network.spec, cause, removed, commits=busy))
         self.ready[subject] = created
         for user in users:

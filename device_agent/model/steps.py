@@ -52,6 +52,19 @@ class CreateNetwork:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckNetwork:
+    """Whether the network can be replaced at all: nobody is stopped for one that somebody else's container is on."""
+
+    name: str
+    id: str
+    users: frozenset[str]
+    """Ids of the containers that will leave it."""
+
+    def __str__(self) -> str:
+        return f"look who is on network {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
 class RemoveNetwork:
     name: str
     id: str
@@ -179,6 +192,7 @@ class Disconnect:
 Action: TypeAlias = (
     Pull
     | CreateNetwork
+    | CheckNetwork
     | RemoveNetwork
     | CreateVolume
     | Create

@@ -9,6 +9,7 @@ from device_agent.core.backoff import CAP_S, FIRST_S
 from device_agent.model.errors import EngineError, Kind
 from device_agent.model.steps import (
     Action,
+    CheckNetwork,
     Connect,
     Create,
     CreateNetwork,
@@ -54,6 +55,8 @@ def _call(action: Action, engine: Engine) -> Callable[[], None]:  # noqa: C901, 
     match action:
         case CreateNetwork():
             return lambda: engine.create_network(action)
+        case CheckNetwork():
+            return lambda: engine.check_network(action.id, action.users)
         case RemoveNetwork():
             return lambda: engine.remove_network(action.id)
         case CreateVolume():

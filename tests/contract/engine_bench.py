@@ -166,6 +166,10 @@ class Bench(ABC):
     @abstractmethod
     def foreign(self, word: str, port: int | None = None) -> str: ...
     @abstractmethod
+    def join(self, container: str, network: str) -> None:
+        """By hand."""
+
+    @abstractmethod
     def anonymous_volume(self, name: str) -> str: ...
     @abstractmethod
     def spare_image(self, word: str) -> str: ...
@@ -226,6 +230,9 @@ class SimulatedBench(Bench):
         ports = (Port(target=80, published=str(port), host_ip="127.0.0.1"),) if port else ()
         self.world.add_foreign(self.name(word), ports=ports)
         return self.name(word)
+
+    def join(self, container: str, network: str) -> None:
+        self.world.required(container).attached[network] = self.world.network_named(network).id
 
     def anonymous_volume(self, name: str) -> str:
         return self.world.required(name).anonymous[0]
@@ -305,6 +312,10 @@ class DockerBench(Bench):
         self.docker.create_container_from_config(config, self.name(word))  # type: ignore[no-untyped-call]
         self.docker.start(self.name(word))
         return self.name(word)
+
+    def join(self, container: str, network: str) -> None:
+        self.docker.disconnect_container_from_network(container, "none")
+        self.docker.connect_container_to_network(container, network)
 
     def anonymous_volume(self, name: str) -> str:
         mounts = self.docker.inspect_container(name)["Mounts"]

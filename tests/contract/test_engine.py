@@ -274,6 +274,21 @@ def test_a_network_in_use_stays(bench: Bench) -> None:
     bench.engine.remove_network(id_)
 
 
+def test_a_stranger_on_a_network_is_told_by_name(bench: Bench) -> None:
+    network = bench.network()
+    users = frozenset({bench.started(bench.on_network("api", network)).id})
+    id_ = bench.network_id(network.name)
+    bench.engine.check_network(id_, users)
+
+    stranger = bench.foreign("stranger")
+    bench.join(stranger, network.name)
+
+    with pytest.raises(EngineError, match=stranger) as caught:
+        bench.engine.check_network(id_, users)
+    assert (caught.value.code, caught.value.kind) == ("network_in_use", Kind.OUTSIDE)
+    bench.engine.check_network("0" * 64, users)
+
+
 def test_a_network_that_is_missing_is_said_when_the_container_is_to_start(bench: Bench) -> None:
     step = bench.step(network_mode=bench.name("nowhere"), endpoints=(Endpoint(bench.name("nowhere")),))
 

@@ -320,3 +320,21 @@ def test_an_app_counts_as_removed_when_it_is_gone_and_not_when_it_is_going():
     device.world.rm(container.id)
     device.converge()
     assert device.told()[-1] == "applied 1.2"
+
+
+def test_nobody_is_stopped_for_a_network_that_a_stranger_is_on() -> None:
+    on = {"networks": ["default"]}
+    device = settled({"web": app(api=service(**on))})
+    name = "web_default"
+    stranger = device.world.required(device.world.add_foreign("stranger"))
+    stranger.attached[name] = device.world.network_named(name).id
+    before = device.containers()["web/api"].started_at
+    device.publish({"web": app({"networks": {"default": {"internal": True}}}, api=service(**on))}, revision=2)
+    device.wait(900)
+    assert device.containers()["web/api"].started_at == before
+    reason = device.state()["apps"]["web"]["reason"]
+    assert reason["code"] == "network_in_use"
+    assert "stranger" in reason["message"]
+    device.world.rm("stranger")
+    device.converge()
+    assert device.told()[-1] == "applied 1.2"
