@@ -240,7 +240,7 @@ class Agent:
             self.reconciler.next_due(),
             self.host.next_due(),
             self.holds.next_due(),
-            self.intake.settle_at,
+            self.intake.next_due(),
             self.link.confirmed_due(),
             self.link.answers_due(),
             self.link.pump_due(),

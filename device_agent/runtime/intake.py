@@ -4,11 +4,15 @@ After every (re)connection the broker sends what it retains and what it queued. 
 is evaluated, once both scopes have answered or a settle time has passed: three queued revisions are one change. When
 it is refused, the next lower one is: it would have been taken, had the device been online.
 
+A burst is braked: after two acceptances within a second the next target waits for that second to end, and what comes
+meanwhile is one change, too. What is lower than the highest few that wait is acknowledged without being judged.
+
 What is refused for what it says is judged again when the other scope's target has changed: a device's target may extend
 an app that the fleet's next one brings. So the order in which the two arrive means nothing.
 """
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -27,6 +31,10 @@ if TYPE_CHECKING:
     from device_agent.runtime.agent import Agent
 
 SETTLE_S = 2.0
+BURST, BURST_S = 2, 1.0
+"""So many acceptances within so many seconds are carried out at once."""
+KEPT = 5
+"""Of each scope, while it is braked: lower ones to fall back on, should the highest be refused."""
 _FOR_ITS_HEADER = frozenset(("scope", "expired", "stale", "fork"))
 MOST_ERRORS = 50
 """Places listed in one ack; the count in its message is of all."""
@@ -53,6 +61,9 @@ class Intake:
     """Accepted, but the disk is full: not acknowledged, tried again."""
     _settling: bool = True
     _arrived: list[Received] = field(default_factory=list)
+    _waiting: list[_Opened] = field(default_factory=list)
+    """Opened, and not judged yet."""
+    _accepted_at: deque[float] = field(default_factory=lambda: deque(maxlen=BURST))
     _answered: set[str] = field(default_factory=set)
     _told_stale: set[tuple[str, Version]] = field(default_factory=set)
     _refused: dict[str, _Opened] = field(default_factory=dict)
@@ -66,6 +77,7 @@ class Intake:
         """What was not judged was not acknowledged: the broker sends it again."""
         self._settling, self.settle_at = True, None
         self._arrived.clear()
+        self._waiting.clear()
         self._answered.clear()
         self.unstored.clear()
         self._refused.clear()
@@ -86,22 +98,36 @@ class Intake:
                 return
             self._settling, self.settle_at = False, None
         if self._arrived:
-            arrived, self._arrived = self._arrived, []
-            self._judge(arrived)
+            self._open_arrived()
+        if self._waiting and now >= self._calm_at:
+            waiting, self._waiting = self._waiting, []
+            self._judge(waiting)
         if self.unstored and self.agent.journal.may_write:
             again, self.unstored = self.unstored, []
             for opened in again:
                 self._decide(opened)
 
-    def _judge(self, messages: list[Received]) -> None:
-        """The highest good version of each scope; lower ones that came with it are only acknowledged."""
-        for message in messages:
+    def next_due(self) -> float | None:
+        """Monotonic time at which what has arrived is judged; None: it was, or nothing has arrived."""
+        return self._calm_at if self._waiting else self.settle_at
+
+    @property
+    def _calm_at(self) -> float:
+        return self._accepted_at[0] + BURST_S if len(self._accepted_at) == BURST else 0.0
+
+    def _open_arrived(self) -> None:
+        """What can be read waits to be judged: the highest few of each scope."""
+        arrived, self._arrived = self._arrived, []
+        for message in arrived:
             self._refused.pop(self.agent.options.topics.scope_of(message.topic) or FLEET, None)
-        opened = [each for message in messages if (each := self._open(message))]
-        by_scope = {
-            scope: sorted((each for each in opened if each.scope == scope), key=_version, reverse=True)
-            for scope in SCOPES
-        }
+        by_scope = _by_scope([*self._waiting, *(each for message in arrived if (each := self._open(message)))])
+        self._waiting = [each for opened in by_scope.values() for each in opened[:KEPT]]
+        for lower in (each for opened in by_scope.values() for each in opened[KEPT:]):
+            self._acknowledge(lower.token)
+
+    def _judge(self, opened: list[_Opened]) -> None:
+        """The highest good version of each scope; lower ones that came with it are only acknowledged."""
+        by_scope = _by_scope(opened)
         for scope in self._order(by_scope):
             settled: Version | None = None
             for each in by_scope[scope]:
@@ -262,6 +288,7 @@ class Intake:
     def _accept(self, wanted: Wanted, *arriving: _Opened) -> None:
         """One transaction: the targets, their floors, and what is told of them. Then the world may know."""
         agent = self.agent
+        self._accepted_at.append(agent.clock.monotonic())
         forgiven = frozenset[str]().union(*(agent.releases.forgiven(each.scope, wanted) for each in arriving))
         writes: list[Callable[[Transaction], None]] = [_forgive(app) for app in sorted(forgiven)]
         accepted = [self._accepted(each.target, wanted, forgiven, alone=len(arriving) == 1) for each in arriving]
@@ -332,6 +359,12 @@ class Intake:
     def _acknowledge(self, token: object) -> None:
         if token is not None:
             self.agent.journal.acknowledge(token)
+
+
+def _by_scope(opened: Iterable[_Opened]) -> dict[str, list[_Opened]]:
+    """The highest first."""
+    ranked = sorted(opened, key=_version, reverse=True)
+    return {scope: [each for each in ranked if each.scope == scope] for scope in SCOPES}
 
 
 def _other(scope: str) -> str:
