@@ -7,7 +7,7 @@ from datetime import datetime
 from device_agent.core.backoff import Attempts
 from device_agent.core.wanted import WantedApp
 from device_agent.model.dependencies import in_dependency_order
-from device_agent.model.observed import Container, Network
+from device_agent.model.observed import Container, Network, service_of
 from device_agent.model.steps import Pull, Remove, RemoveNetwork, Step, Stop
 
 GRACE_S = 10.0
@@ -40,7 +40,7 @@ def about(subject: str) -> str:
 
 def grace_s(app: WantedApp, service: str) -> float:
     """Seconds between asking a container to stop and killing it."""
-    wanted = app.services.get(service)
+    wanted = app.services.get(service) or app.services.get(service_of(service))
     return wanted.service.stop_grace_period / 1e9 if wanted else GRACE_S
 
 
@@ -112,24 +112,27 @@ class Draft:
             self._held.add(step.id)
 
 
-def remove_containers(draft: Draft, containers: Iterable[Container], cause: str, after: Ids) -> None:
-    """Stop and remove: those first on which nothing else depends."""
+def remove_containers(
+    draft: Draft, containers: Iterable[Container], cause: str, after: Ids, app: WantedApp | None = None
+) -> None:
+    """Stop and remove: those first on which nothing else depends. `app`: where some of their services stay."""
     up = {c.service: c for c in containers if c.up}
     order = in_dependency_order({name: container.depends_on for name, container in up.items()})
     stops: dict[str, Ids] = {}
     for name in reversed(order):
         dependents = [stop for other, stop in stops.items() if name in up[other].depends_on]
-        stops[name] = _remove_container(draft, up[name], cause, after.union(*dependents))
+        grace = grace_s(app, name) if app else GRACE_S
+        stops[name] = _remove_container(draft, up[name], cause, after.union(*dependents), grace)
     for container in sorted(containers, key=lambda c: (c.service, c.id)):
         if container not in up.values():
             _remove_container(draft, container, cause, after)
 
 
-def _remove_container(draft: Draft, container: Container, cause: str, after: Ids) -> Ids:
+def _remove_container(draft: Draft, container: Container, cause: str, after: Ids, grace: float = GRACE_S) -> Ids:
     """Returns the step after which it does not run."""
     stopped = after
     if container.up:
-        action = Stop(container.name, container.id, GRACE_S)
+        action = Stop(container.name, container.id, grace)
         stopped = draft.add(Step(action, container.service, container.id, cause, after))
     draft.add(Step(Remove(container.name, container.id), container.service, container.id, cause, stopped))
     return stopped

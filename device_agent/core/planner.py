@@ -93,7 +93,7 @@ class _Planning:
     def plan(self) -> Plan:
         self.ground.lay()
         gone = [c for c in present(self.wanted.name, self.observed) if c.service not in self.wanted.services]
-        remove_containers(self.steps, gone, "it is no longer in the target", self.ground.images)
+        remove_containers(self.steps, gone, "it is no longer in the target", self.ground.images, self.wanted)
         for name, service in self.wanted.services.items():
             self._clear(service, self.matches[name])
         self._stop_what_is_asked()

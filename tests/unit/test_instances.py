@@ -59,6 +59,14 @@ def test_scaling_down_removes_the_highest_numbers():
     assert printed(plan(scaled(0), up)).count("remove") == 3
 
 
+def test_one_that_is_too_many_has_the_grace_of_its_service():
+    patient = {"stop_grace_period": "60s"}
+    three = scaled(3, **patient)
+    up = world(three, *(running(three, name, name=name) for name in three.services))
+    (stop,) = (step.action for step in plan(scaled(2, **patient), up).steps if step.id == "stop api#3")
+    assert stop.grace_s == 60
+
+
 def test_without_containers_there_is_nothing_to_pull_and_no_network_to_make():
     none = wanted(app(api={"image": "api:1", "scale": 0}))
     assert plan(none, Observed()).steps == ()
