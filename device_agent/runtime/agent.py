@@ -60,6 +60,7 @@ from device_agent.runtime.inbox import (
     Looked,
     PullEnded,
     Request,
+    SizesRead,
     StepEnded,
     StopRequested,
     TailRead,
@@ -69,6 +70,7 @@ from device_agent.runtime.intake import Intake
 from device_agent.runtime.journal import Journal
 from device_agent.runtime.link import Link
 from device_agent.runtime.logs import Logs
+from device_agent.runtime.planning import Planning
 from device_agent.runtime.progress import Progress
 from device_agent.runtime.reconciler import Reconciler
 from device_agent.runtime.releases import Releases
@@ -175,6 +177,7 @@ class Agent:
         self.intake = Intake(self)
         self.commands = RemoteCommands(self)
         self.logs = Logs(self, engine, workers)
+        self.planning = Planning(self, engine, workers)
 
     # Life.
 
@@ -254,7 +257,7 @@ class Agent:
 
     # One event.
 
-    def handle(self, event: Event) -> None:  # noqa: C901, PLR0912 - a table of what can happen
+    def handle(self, event: Event) -> None:  # noqa: C901, PLR0912, PLR0915 - a table of what can happen
         match event:
             case Connected():
                 self.intake.connected()
@@ -295,6 +298,8 @@ class Agent:
                 self._changed = True
                 if happening:
                     self.journal.tell(happening)
+            case SizesRead():
+                event.then(event.sizes)
             case LogArrived():
                 pass  # the next `tick` sends what may be sent
             case LogEnded():

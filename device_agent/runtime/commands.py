@@ -5,7 +5,6 @@ takes its time is answered with `{"status": "running", …}` first.
 """
 
 import base64
-import json
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,15 +13,13 @@ from typing import TYPE_CHECKING
 import structlog
 
 from device_agent import __version__
-from device_agent.core.planner import plan_app, plan_removal
-from device_agent.core.wanted import WantedApp
+from device_agent.core.cost import pulls
 from device_agent.model.errors import Problem, Refused, StoreFull
-from device_agent.model.observed import Observed
-from device_agent.model.steps import Plan
 from device_agent.model.target import Json
 from device_agent.runtime import operator
-from device_agent.runtime.arguments import no_more
+from device_agent.runtime.arguments import document, no_more
 from device_agent.runtime.explain import explained
+from device_agent.runtime.planning import plan_body, planned
 from device_agent.wire.commands import LOGS, RUNNING
 from device_agent.wire.messages import host_body, state_body, time_text
 
@@ -40,11 +37,14 @@ def run(agent: "Agent", verb: str, args: Mapping[str, Json], reply: Reply, id_: 
 
     `id_`: the command's, over MQTT.
     """
-    if verb != LOGS:
-        reply(answer(agent, verb, args))
-        return
     try:
-        agent.logs.begin(args, reply, id_)
+        match verb:
+            case "logs":
+                agent.logs.begin(args, reply, id_)
+            case "plan":
+                agent.planning.begin(args, reply)
+            case _:
+                reply(answer(agent, verb, args))
     except Refused as refused:
         reply(refusal(refused))
 
@@ -113,35 +113,9 @@ def _version(_agent: "Agent", args: Mapping[str, Json]) -> Json:
 
 
 def _plan(agent: "Agent", args: Mapping[str, Json]) -> Json:
-    """What a target would do here. Nothing is changed; a repetition of what the device has is planned all the same."""
-    payload = _document(args)
-    no_more(args, "target")
-    wanted = agent.intake.would_want(payload)
-    observed = agent.reconciler.observed
-    if observed is None:
-        raise Refused("engine_away", "the engine has not answered yet: nothing can be planned")
-    names = sorted({c.app for c in observed.containers} | wanted.apps.keys())
-    plans = [_plan_of(agent, name, wanted.apps.get(name), observed) for name in names]
-    return {
-        "apps": {
-            plan.app: [{"step": step.id, "cause": step.cause, "until": step.until or None} for step in plan.steps]
-            for plan in plans
-        },
-        "blocked": {
-            plan.app: [{"subject": b.subject, "code": b.code, "message": b.message} for b in plan.blocked]
-            for plan in plans
-            if plan.blocked
-        },
-        "text": "\n".join(f"{plan.app}:\n" + _indented(str(plan)) for plan in plans if plan.steps) or "nothing to do",
-    }
-
-
-def _plan_of(agent: "Agent", name: str, wanted: WantedApp | None, observed: Observed) -> Plan:
-    attempts = agent.reconciler.attempts()
-    if wanted is None:
-        return plan_removal(name, observed, attempts)
-    settled = agent.reconciler.settled.get(name, {})
-    return plan_app(wanted, observed, attempts, settled, gated=agent.releases.gated(wanted), pulled=agent.images.pulled)
+    """Where nobody can be asked for sizes."""
+    found = planned(agent, args)
+    return plan_body(agent, found, {pull.image: None for pull in pulls(found.plans)})
 
 
 def _explain(agent: "Agent", args: Mapping[str, Json]) -> Json:
@@ -149,13 +123,9 @@ def _explain(agent: "Agent", args: Mapping[str, Json]) -> Json:
     return explained(agent, args.get("app"), args.get("service"))
 
 
-def _indented(text: str) -> str:
-    return "\n".join(f"  {line}" for line in text.splitlines())
-
-
 def _apply(agent: "Agent", args: Mapping[str, Json]) -> Json:
     """A target from a file: the same checks and the same floor as from the broker."""
-    payload = _document(args)
+    payload = document(args)
     no_more(args, "target")
     verdict, target = agent.intake.apply(payload)
     return {
@@ -164,20 +134,6 @@ def _apply(agent: "Agent", args: Mapping[str, Json]) -> Json:
         "epoch": target.version.epoch,
         "revision": target.version.revision,
     }
-
-
-def _document(args: Mapping[str, Json]) -> bytes:
-    """A target, or an envelope around one: as text, or as it is in JSON."""
-    document = args.get("target")
-    if isinstance(document, dict):
-        document = json.dumps(document, ensure_ascii=False)
-    if not isinstance(document, str):
-        raise Refused("malformed", "the argument target is the document, or its text")
-    try:
-        # As the command line wrote its bytes as text, for what is no UTF-8: a compressed target.
-        return document.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError as error:
-        raise Refused("malformed", "the argument target is not Unicode: a lone surrogate") from error
 
 
 def _backup(agent: "Agent", args: Mapping[str, Json]) -> Json:

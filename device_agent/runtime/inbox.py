@@ -68,6 +68,14 @@ class LocksRead:
 
 
 @dataclass(frozen=True, slots=True)
+class SizesRead:
+    """What registries say of images that would be fetched: bytes, None where they do not. `then` goes on with it."""
+
+    sizes: Mapping[str, int | None]
+    then: Callable[[Mapping[str, int | None]], None]
+
+
+@dataclass(frozen=True, slots=True)
 class LogArrived:
     """There are lines for a lease that had none."""
 
@@ -114,6 +122,7 @@ Event = (
     | ImageRemoved
     | TailRead
     | LocksRead
+    | SizesRead
     | LogArrived
     | LogEnded
     | Request
