@@ -146,7 +146,8 @@ def free_ports(count: int) -> list[int]:
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
+            # On all addresses, as the engine will: one may be free on loopback and in use elsewhere.
+            sock.bind(("", 0))
         return [sock.getsockname()[1] for sock in sockets]
 
 

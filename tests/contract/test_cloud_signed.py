@@ -1,7 +1,9 @@
 """A cloud that signs, against a real Mosquitto that cannot be trusted."""
 
 import json
+import secrets
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,24 +29,44 @@ WAIT_S = 15.0
 APPS = {"web": {"services": {"api": {"image": "api:1"}}}}
 CHANGED = {"web": {"services": {"api": {"image": "api:2"}}}}
 EVIL = {"miner": {"services": {"api": {"image": "evil:1"}}}}
-TOPIC = "fleet/v1/plant7/down/target"
 
 
-@pytest.fixture
-def broker() -> Iterator[Mosquitto]:
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Mosquitto]:
     with mosquitto() as broker:
         yield broker
 
 
-def retained(broker: Mosquitto) -> bytes:
-    with Peer(broker) as peer:
-        peer.subscribe(TOPIC)
-        return eventually(lambda: peer.on(TOPIC), WAIT_S, "a retained target")[0].payload
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A fleet of its own on a broker that others use as well."""
+
+    mosquitto: Mosquitto
+    fleet: str
+
+    @property
+    def topic(self) -> str:
+        return f"fleet/v1/{self.fleet}/down/target"
+
+    @property
+    def url(self) -> str:
+        return self.mosquitto.url
 
 
-def put(broker: Mosquitto, content: bytes) -> None:
-    with Peer(broker) as peer:
-        peer.publish(TOPIC, content, retain=True)
+@pytest.fixture
+def broker(shared: Mosquitto) -> Place:
+    return Place(shared, f"plant-{secrets.token_hex(4)}")
+
+
+def retained(broker: Place) -> bytes:
+    with Peer(broker.mosquitto) as peer:
+        peer.subscribe(broker.topic)
+        return eventually(lambda: peer.on(broker.topic), WAIT_S, "a retained target")[0].payload
+
+
+def put(broker: Place, content: bytes) -> None:
+    with Peer(broker.mosquitto) as peer:
+        peer.publish(broker.topic, content, retain=True)
 
 
 def opened(raw: bytes, *keys: Ed25519PrivateKey) -> Any:
@@ -52,64 +74,65 @@ def opened(raw: bytes, *keys: Ed25519PrivateKey) -> Any:
     return json.loads(open_envelope(json.loads(inflate(raw)), trusted(*keys, threshold=len(keys))))
 
 
-def test_what_is_published_is_signed_by_every_key_and_proven_by_digest(broker: Mosquitto, tmp_path: Path) -> None:
+def test_what_is_published_is_signed_by_every_key_and_proven_by_digest(broker: Place, tmp_path: Path) -> None:
     with (
-        Cloud(broker.url, "plant7", database=tmp_path / "db", keys=[ALICE, BOB]) as cloud,
-        PlainDevice(broker, "plant7", "d1"),
+        Cloud(broker.url, broker.fleet, database=tmp_path / "db", keys=[ALICE, BOB]) as cloud,
+        PlainDevice(broker.mosquitto, broker.fleet, "d1"),
     ):
         cloud.publish(APPS)
         cloud.publish(CHANGED, device="d1")
         # The digests are of what is inside, on both sides.
         cloud.wait_converged(WAIT_S, ["d1"])
         body = opened(retained(broker), ALICE, BOB)
-    assert body["scope"] == {"fleet": "plant7", "device": None}
+    assert body["scope"] == {"fleet": broker.fleet, "device": None}
     assert (body["epoch"], body["revision"], body["apps"]) == (1, 1, APPS)
 
 
-def test_somebody_who_only_watches_needs_no_key_to_prove_it(broker: Mosquitto, tmp_path: Path) -> None:
+def test_somebody_who_only_watches_needs_no_key_to_prove_it(broker: Place, tmp_path: Path) -> None:
     with (
-        Cloud(broker.url, "plant7", database=tmp_path / "db", keys=[ALICE]) as cloud,
-        PlainDevice(broker, "plant7", "d1"),
+        Cloud(broker.url, broker.fleet, database=tmp_path / "db", keys=[ALICE]) as cloud,
+        PlainDevice(broker.mosquitto, broker.fleet, "d1"),
     ):
         cloud.publish(APPS)
-        with Cloud(broker.url, "plant7", database=":memory:") as other:
+        with Cloud(broker.url, broker.fleet, database=":memory:") as other:
             other.wait_converged(WAIT_S, ["d1"])
 
 
-def test_a_large_one_is_signed_and_travels_compressed(broker: Mosquitto, tmp_path: Path) -> None:
+def test_a_large_one_is_signed_and_travels_compressed(broker: Place, tmp_path: Path) -> None:
     many = {f"a{n}": {"services": {"api": {"image": f"api:{n}"}}} for n in range(2000)}
-    with Cloud(broker.url, "plant7", database=tmp_path / "db", keys=[ALICE]) as cloud:
+    with Cloud(broker.url, broker.fleet, database=tmp_path / "db", keys=[ALICE]) as cloud:
         cloud.publish(many)
         raw = retained(broker)
     assert raw.startswith(b"\x1f\x8b")
     assert opened(raw, ALICE)["apps"] == many
 
 
-def test_what_the_broker_lost_comes_back_as_it_was_signed(broker: Mosquitto, tmp_path: Path) -> None:
-    with Cloud(broker.url, "plant7", database=tmp_path / "db", keys=[ALICE]) as cloud:
+def test_what_the_broker_lost_comes_back_as_it_was_signed(broker: Place, tmp_path: Path) -> None:
+    with Cloud(broker.url, broker.fleet, database=tmp_path / "db", keys=[ALICE]) as cloud:
         cloud.publish(APPS)
         before = retained(broker)
     put(broker, b"")
     # No key is at hand, and none is needed.
-    with Cloud(broker.url, "plant7", database=tmp_path / "db"):
+    with Cloud(broker.url, broker.fleet, database=tmp_path / "db"):
         assert retained(broker) == before
 
 
 @pytest.mark.parametrize(
-    "forged",
-    [payload(EVIL, revision=99), seal(payload(EVIL, revision=99), [MALLORY])],
+    "signers",
+    [[], [MALLORY]],
     ids=["unsigned", "a stranger's"],
 )
 @pytest.mark.parametrize("known", [True, False], ids=["with a database", "without"])
 def test_a_broker_cannot_slip_in_what_would_be_signed_next(
-    broker: Mosquitto, tmp_path: Path, forged: bytes, known: bool
+    broker: Place, tmp_path: Path, signers: list[Ed25519PrivateKey], known: bool
 ) -> None:
     if known:
-        with Cloud(broker.url, "plant7", database=tmp_path / "db", keys=[ALICE]) as cloud:
+        with Cloud(broker.url, broker.fleet, database=tmp_path / "db", keys=[ALICE]) as cloud:
             cloud.publish(APPS)
-    put(broker, forged)
+    forged = payload(EVIL, revision=99, fleet=broker.fleet)
+    put(broker, seal(forged, signers) if signers else forged)
     told: list[str] = []
-    with Cloud(broker.url, "plant7", database=tmp_path / "db", keys=[ALICE], tell=told.append) as cloud:
+    with Cloud(broker.url, broker.fleet, database=tmp_path / "db", keys=[ALICE], tell=told.append) as cloud:
         last = cloud.last()
         assert (last.apps if last else None) == (APPS if known else None)
         assert cloud.next_version() == (Version(1, 2) if known else Version(1, 1))
@@ -118,21 +141,21 @@ def test_a_broker_cannot_slip_in_what_would_be_signed_next(
             assert opened(retained(broker), ALICE)["apps"] == APPS
 
 
-def test_what_it_published_itself_before_is_no_forgery(broker: Mosquitto, tmp_path: Path) -> None:
-    with Cloud(broker.url, "plant7", database=tmp_path / "db") as cloud:
+def test_what_it_published_itself_before_is_no_forgery(broker: Place, tmp_path: Path) -> None:
+    with Cloud(broker.url, broker.fleet, database=tmp_path / "db") as cloud:
         cloud.publish(APPS)
     told: list[str] = []
-    with Cloud(broker.url, "plant7", database=tmp_path / "db", keys=[ALICE], tell=told.append) as cloud:
+    with Cloud(broker.url, broker.fleet, database=tmp_path / "db", keys=[ALICE], tell=told.append) as cloud:
         assert told == []
         assert cloud.publish(CHANGED).version == Version(1, 2)
         assert opened(retained(broker), ALICE)["apps"] == CHANGED
 
 
 class Ended:
-    def __init__(self, broker: Mosquitto, folder: Path, *arguments: str) -> None:
+    def __init__(self, broker: Place, folder: Path, *arguments: str) -> None:
         environment = {
             "CLOUD_SIM_MQTT_URL": broker.url,
-            "CLOUD_SIM_FLEET": "plant7",
+            "CLOUD_SIM_FLEET": broker.fleet,
             "CLOUD_SIM_DATABASE": str(folder / "db"),
         }
         ended = CliRunner().invoke(app, list(arguments), env=environment)
@@ -140,7 +163,7 @@ class Ended:
         self.out, self.err = ended.stdout, ended.stderr
 
 
-def test_publish_signs_anew_when_the_keys_change(broker: Mosquitto, tmp_path: Path) -> None:
+def test_publish_signs_anew_when_the_keys_change(broker: Place, tmp_path: Path) -> None:
     target = tmp_path / "target.json"
     target.write_text(json.dumps({"apps": APPS, "release": "a"}))
     (tmp_path / "keys").mkdir()
