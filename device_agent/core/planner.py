@@ -32,6 +32,7 @@ from device_agent.core.matching import Match, as_asked, match_services, present
 from device_agent.core.naming import Names
 from device_agent.core.wanted import WantedApp, WantedService
 from device_agent.model.compose import Dependency
+from device_agent.model.compose_dependencies import INSTEAD, never_met
 from device_agent.model.observed import Container, Health, Observed, Status, moment
 from device_agent.model.steps import (
     Connect,
@@ -273,7 +274,8 @@ class _Planning:
                 after |= starts
             else:
                 kept = f" (it is kept stopped {stopped})" if stopped else ""
-                unmet.append(f"{name} {_WORDS[dependency.condition]}{kept}")
+                never = _never(self.wanted.services[name], dependency, match)
+                unmet.append(f"{name} {_WORDS[dependency.condition]}{kept}{never}")
         return after, " and ".join(unmet)
 
     def _failing(self, service: str, match: Match) -> bool:
@@ -388,6 +390,15 @@ _WORDS = {
     "service_healthy": "is healthy",
     "service_completed_successfully": "has completed",
 }
+
+
+def _never(other: WantedService, dependency: Dependency, match: Match) -> str:
+    """In words, where waiting for it is in vain: nobody but the target's author can help."""
+    why = never_met(dependency.condition, other.service)
+    running = match.winner is not None and match.winner.status is Status.RUNNING
+    if dependency.condition == "service_healthy" and running and match.winner and match.winner.health is None:
+        why = f"it has no health check, nor has its image: give it one, {INSTEAD}"
+    return f", which can never be: {why}" if why else ""
 
 
 def _satisfied(dependency: Dependency, match: Match) -> bool:

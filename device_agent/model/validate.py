@@ -29,6 +29,7 @@ from device_agent.model.compose import (
     Update,
     VolumeDefinition,
 )
+from device_agent.model.compose_dependencies import warn_of_never_met
 from device_agent.model.compose_forms import APP_NAME, KEY_NAME
 from device_agent.model.compose_lists import WHEN_PUBLISHING
 from device_agent.model.compose_scale import too_narrow
@@ -137,6 +138,7 @@ def _app(place: Place) -> App:
     if value.get("services", {}) == {}:
         place.invalid("an app has at least one service", "services")
     services = _with_update(place, fields.get("services", {}), fields.get("x-update", Update()))
+    warn_of_never_met(place, services)
     app = _explicit(services, fields.get("networks", {}), fields.get("volumes", {}))
     extensions = {"gate": "x-release", "windows": "x-maintenance"}
     given = {name: fields[key] for name, key in extensions.items() if key in fields}

@@ -66,6 +66,25 @@ def test_one_name_is_of_one_container_and_the_engine_must_take_it() -> None:
         ]
 
 
+@pytest.mark.parametrize(
+    ("condition", "other", "why"),
+    [
+        ("service_completed_successfully", {}, 'run for ever (restart: unless-stopped): give it restart: "no"'),
+        ("service_completed_successfully", {"restart": "no"}, ""),
+        ("service_healthy", {"healthcheck": {"disable": True}}, "its health check is switched off"),
+        ("service_healthy", {}, ""),
+        ("service_started", {"healthcheck": {"disable": True}}, ""),
+    ],
+)
+def test_what_can_never_be_met_is_a_warning(condition: str, other: Json, why: str) -> None:
+    api = {**ANY, "depends_on": {"db": {"condition": condition}}}
+    warnings = validate_apps({"web": {"services": {"api": api, "db": {**ANY, **other}}}}).warnings
+    assert [warning.pointer for warning in warnings] == (
+        ["/apps/web/services/api/depends_on/db/condition"] if why else []
+    )
+    assert all(why in warning.message for warning in warnings)
+
+
 def test_two_containers_cannot_have_one_name() -> None:
     beside = {**ANY, "x-update": {"strategy": "start-first"}, "container_name": "one"}
     (problem,) = refuse({"web": {"services": {"a": beside}}}).problems

@@ -82,6 +82,17 @@ def test_a_running_service_is_left_alone_when_its_dependency_turns_bad():
     assert printed(plan(of, world(of, running(of, "api"), db))) == ""
 
 
+def test_what_can_never_be_met_is_said_with_what_to_change():
+    unchecked = wanted(app(api=service(depends_on={"db": {"condition": "service_healthy"}}), db=service("db:1")))
+    made = plan(unchecked, world(unchecked, running(unchecked, "db")))
+    why = "which can never be: it has no health check, nor has its image: give it one, or wait for service_started"
+    assert start_of_api(made) == f"start web-api-*: it was just created [once db is healthy, {why}]"
+    for_ever = {"db": {"condition": "service_completed_successfully"}}
+    endless = wanted(app(api=service(depends_on=for_ever), db=service("db:1")))
+    text = start_of_api(plan(endless, world(endless, running(endless, "db"))))
+    assert "db has completed, which can never be: it is meant to run for ever (restart: unless-stopped)" in text
+
+
 def test_what_runs_is_not_stopped_before_the_dependency_of_its_replacement_is_ready():
     was = wanted(app(api=service("api:1"), db=service("db:1")))
     of = wanted(
