@@ -31,7 +31,7 @@ class Registry:
     def __init__(self, htpasswd: Path | None = None) -> None:
         """With `htpasswd`, everybody has to log in."""
         # A port of ours: one that the engine chooses would be another one after a restart.
-        with socket.create_server(("127.0.0.1", 0)) as free:
+        with socket.create_server(("", 0)) as free:
             self.port = int(free.getsockname()[1])
         image = os.environ.get("REGISTRY_IMAGE", "registry:2")
         self.host = f"127.0.0.1:{self.port}"

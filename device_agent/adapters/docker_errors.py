@@ -186,6 +186,7 @@ _OF_REGISTRY: tuple[_Sort, ...] = (
         "toomanyrequests",
         "too many requests",
         "rate limit",
+        "error parsing http 429",
     ),
     _sort(
         "registry_auth",
@@ -196,6 +197,7 @@ _OF_REGISTRY: tuple[_Sort, ...] = (
         r"\bdenied:",
         "access to the resource is denied",
         r"\b403 forbidden",
+        "error parsing http 403",
         "authentication required",
         "no basic auth credentials",
         "access forbidden",
@@ -208,6 +210,7 @@ _OF_REGISTRY: tuple[_Sort, ...] = (
         "manifest (for .* )?(unknown|not found)",
         "name unknown",
         "repository .* not found",
+        "error parsing http 404",
     ),
     _sort(
         "registry_unreachable",
