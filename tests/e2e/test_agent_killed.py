@@ -21,7 +21,7 @@ CUT = (sys.executable, str(Path(__file__).with_name("power_cut.py")))
 CALLS = (
     *("store.load", "store.reserve_sessions", "store.commit", "store.remember_good"),
     *("transaction.put_target", "transaction.queue", "transaction.unqueue"),
-    *("engine.observe", "engine.create", "engine.stop", "engine.start", "engine.remove"),
+    *("engine.observe", "engine.create", "engine.has_file", "engine.stop", "engine.start", "engine.remove"),
     *("transport.start", "transport.publish", "transport.acknowledge"),
 )
 HANDS = 6
