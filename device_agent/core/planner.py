@@ -137,7 +137,8 @@ class _Planning:
 
     def _keep_stopped(self, wanted: WantedService, match: Match, dependents: Ids) -> Ids:
         """Its container is there, as wanted, and does not run. Returns the stops."""
-        made = NONE
+        # A release stops nothing before all its images are there; an operator's word is of this moment.
+        made = self._foundations(wanted, match) if wanted.service.state == "stopped" else NONE
         if match.winner is None:
             until = self._obstacle(wanted, match) or self.steps.waiting(wanted.name, match.spec or "")
             _, made = self._create(wanted, match, self._foundations(wanted, match), until)

@@ -48,8 +48,8 @@ def _services(draw: st.DrawFn, earlier: tuple[str, ...], others: dict[str, Any])
         keys["healthcheck"] = {"test": ["CMD", "true"]}
     if draw(st.booleans()):
         keys["environment"] = {"A": draw(st.sampled_from("12"))}
-    if draw(st.integers(0, 3)) == 0:
-        keys["volumes"] = ["data:/data"]
+    keys |= draw(st.sampled_from(({}, {}, {}, {"volumes": ["data:/data"]})))
+    keys |= draw(st.sampled_from(({}, {}, {}, {}, {"x-state": "stopped"})))
     keys |= draw(st.sampled_from(({}, {}, {}, {"scale": 2}, {"scale": 3}, {"scale": 0})))
     keys |= draw(_names(others)) if keys.get("scale", 1) == 1 else {}
     keys |= {} if job else draw(_joins(earlier, others))
@@ -61,16 +61,22 @@ def _services(draw: st.DrawFn, earlier: tuple[str, ...], others: dict[str, Any])
         port = draw(st.sampled_from((None, "80:80", "81:80")))
         if port and port not in taken and networks and keys.get("scale", 0) < 2:
             keys["ports"] = [port]
-    for name in earlier:
+    for name in _running(earlier, others):
         if draw(st.integers(0, 2)) == 0:
             keys.setdefault("depends_on", {})[name] = {"condition": draw(_conditions(others[name]))}
     return service(image, **keys)
 
 
+def _running(earlier: tuple[str, ...], others: dict[str, Any]) -> list[str]:
+    """What waits for a service that is kept stopped waits for ever."""
+    return [name for name in earlier if "x-state" not in others[name]]
+
+
 @st.composite
 def _joins(draw: st.DrawFn, earlier: tuple[str, ...], others: dict[str, Any]) -> Any:
     """The namespaces of others that it joins."""
-    modes = [f"service:{name}" for name in earlier if others[name]["image"] != JOB and others[name].get("scale") != 0]
+    there = [name for name in _running(earlier, others) if others[name].get("scale") != 0]
+    modes = [f"service:{name}" for name in there if others[name]["image"] != JOB]
     keys = [key for key in ("network_mode", "pid") if modes and draw(st.integers(0, 4)) == 0]
     return {key: draw(st.sampled_from(modes)) for key in keys}
 
@@ -246,13 +252,17 @@ def _wrong_networks(of: WantedApp, world: World) -> Iterator[str]:
 
 def _wrong_with(container: SimContainer, made: WantedService, mine: list[SimContainer], world: World) -> Iterator[str]:
     was = container.made.service
-    changes = {name: getattr(was, name) for name in ("depends_on", "scale", "container_name", "update")}
+    kept = ("depends_on", "scale", "container_name", "update", "state")
+    changes = {name: getattr(was, name) for name in kept}
     if was != made.service.model_copy(update=changes):
         yield "made from another definition"
     ended = made.service.one_shot and container.status is Status.EXITED
     if container.limits.memory and made.image in world.images and not ended:
         yield "it has a memory limit"
-    if container.status is Status.RUNNING:
+    if made.stopped:
+        if container.up:
+            yield "it is not stopped"
+    elif container.status is Status.RUNNING:
         if container.health not in (None, Health.HEALTHY):
             yield f"it is {container.health}"
     elif not (made.service.one_shot and container.status is Status.EXITED and container.exit_code == 0):

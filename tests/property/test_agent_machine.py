@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from cloud_sim.engine_parts import Behaviour
 from device_agent.model.errors import EngineError, Kind
+from device_agent.model.observed import UPDATE_LOCK
 from tests.builders import app, everything, payload, service, target
 from tests.device import OWNER, TOPICS, Device, PowerCut
 from tests.property.strategies import shortcomings
@@ -58,6 +59,8 @@ class AgentMachine(RuleBasedStateMachine):
         self.device.world.offer_image("job:1", behaviour=Behaviour(exit_code=0))
         self.newest: dict[str, tuple[int, Any]] = {}
         self.revision = 0
+        self.held = False
+        """The newest target of the device holds it."""
         self.sent: dict[bytes, tuple[str, int]] = {}
         """Payload → its scope and revision."""
         self.seen: dict[str, Any] = {}
@@ -75,6 +78,12 @@ class AgentMachine(RuleBasedStateMachine):
 
     @rule(apps=st.sampled_from(DEVICE_APPS))
     def publish_to_the_device(self, apps):
+        self.held = False
+        self._publish("device", apps)
+
+    @rule(apps=st.sampled_from(DEVICE_APPS))
+    def hold_the_device(self, apps):
+        self.held = True
         self._publish("device", apps)
 
     def _publish(self, scope, apps):
@@ -84,6 +93,8 @@ class AgentMachine(RuleBasedStateMachine):
 
     def _send(self, scope, revision, apps):
         keys = {"device": "d1"} if scope == "device" else {}
+        if self.held and scope == "device":
+            keys["hold"] = True
         content = payload(apps, revision=revision, **keys)
         self.sent[content] = (scope, revision)
         self.device.broker.arrive(
@@ -103,7 +114,9 @@ class AgentMachine(RuleBasedStateMachine):
     @rule(
         calls=st.integers(1, 6),
         kind=st.sampled_from(tuple(Kind)),
-        name=st.sampled_from(("create", "start", "stop", "remove", "pull", "connect", "remove_network", "observe")),
+        name=st.sampled_from(
+            ("create", "start", "stop", "remove", "pull", "connect", "remove_network", "observe", "has_file")
+        ),
     )
     def engine_fails(self, calls, kind, name):
         left = [calls]
@@ -148,6 +161,19 @@ class AgentMachine(RuleBasedStateMachine):
             world.update(container.id, memory=7 * 2**20)
         elif what == "disconnect" and container.attached:
             container.attached.pop(min(container.attached))
+
+    @rule(choice=st.randoms(use_true_random=False), locked=st.booleans())
+    def an_application_locks(self, choice, locked):
+        up = sorted(
+            (c for c in self.device.world.containers.values() if c.owned_by(OWNER) and c.up), key=lambda c: c.id
+        )
+        if up:
+            paths = choice.choice(up).paths
+            paths.add(UPDATE_LOCK) if locked else paths.discard(UPDATE_LOCK)
+
+    @rule(verb=st.sampled_from(("stop", "start", "restart", "retry", "unlock")), app=st.sampled_from(("base", "web")))
+    def an_operator_orders(self, verb, app):
+        self.device.ask(verb, app=app)
 
     @rule()
     def image_is_removed(self):
@@ -245,6 +271,10 @@ class AgentMachine(RuleBasedStateMachine):
         device = self.device
         device.world.away = device.world.registry_down = device.store.full = False
         device.trouble = lambda _name: None
+        for container in device.world.containers.values():
+            container.paths.clear()
+        if self.held:
+            self.publish_to_the_device(self.newest["device"][1])
         if device.broker.connected:
             device.broker.lose_unanswered()
             device.broker.disconnect()
@@ -252,6 +282,9 @@ class AgentMachine(RuleBasedStateMachine):
         device.broker.connect()
         for scope, (revision, apps) in self.newest.items():
             self._send(scope, revision, apps)
+        device.wait(60)
+        for app_name in tuple(device.agent.reconciler.running):
+            device.ask("start", app=app_name)
         device.converge(most_s=7200)
         wanted = everything(
             *(
