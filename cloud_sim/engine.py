@@ -203,6 +203,12 @@ class SimulatedEngine:
             else:
                 world.untag(reference)
 
+    def remove_volume(self, name: str) -> None:
+        with self._call("remove_volume", name) as world:
+            if any(name in world.volumes_of(container) for container in world.containers.values()):
+                raise EngineError("volume_in_use", f"a container has the volume: {name}", Kind.OUTSIDE)
+            world.remove_volume(name)
+
     def has_file(self, container_id: str, path: str) -> bool:
         with self._call("has_file", container_id, path) as world:
             container = world.find(container_id)

@@ -235,6 +235,15 @@ class World:
         del self.networks[network.id]
         self._tell_of("network", "destroy", network.id, network.name, network.labels)
 
+    def remove_volume(self, name: str) -> None:
+        volume = self.volumes.pop(name, None)
+        if volume:
+            self._tell_of("volume", "destroy", name, name, volume.labels)
+
+    def volumes_of(self, container: SimContainer) -> set[str]:
+        """Those that it has mounted."""
+        return {m.source for m in container.made.mounts if m.type == "volume" and m.source} | {*container.anonymous}
+
     def add_volume(self, name: str, labels: Mapping[str, str] | None = None) -> None:
         with self.lock:
             self.volumes[name] = SimVolume(name, labels or {})

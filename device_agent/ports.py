@@ -105,6 +105,9 @@ class Engine(Protocol):
     def remove_image(self, image: str) -> None:
         """By reference. What a container uses stays: `EngineError` (`image_in_use`, outside)."""
 
+    def remove_volume(self, name: str) -> None:
+        """With everything in it. What any container, running or not, has mounted is not removed: `volume_in_use`."""
+
     def has_file(self, container_id: str, path: str) -> bool:
         """Whether there is something at an absolute path in a container; False also for a container that is gone."""
 

@@ -124,6 +124,10 @@ class Actions:
         with self._client(f"remove image {image}") as client, _accepting(_gone):
             client.remove_image(image)
 
+    def remove_volume(self, name: str) -> None:
+        with self._client(f"remove volume {name}", more_s=DRIVER_S) as client, _accepting(_gone):
+            client.remove_volume(name)
+
     def tail(self, container_id: str, lines: int) -> str:
         unreadable = _either(_gone, _says("does not support reading"))
         output = b""

@@ -188,6 +188,9 @@ class DockerEngine:
         self._actions.remove_image(image)
         self._image_list.changed()
 
+    def remove_volume(self, name: str) -> None:
+        self._actions.remove_volume(name)
+
     def has_file(self, container_id: str, path: str) -> bool:
         answer = self._http.head(f"/containers/{container_id}/archive?path={quote(path, safe='')}")
         if answer.status == HTTPStatus.NOT_FOUND:

@@ -18,7 +18,7 @@ from device_agent.adapters.clock import SystemClock
 from device_agent.adapters.control_socket import NoAgent, ask
 from device_agent.adapters.store import StoreLocked
 from device_agent.cli.settings import BadSetting, Settings, load, sources
-from device_agent.cli.show import show_status
+from device_agent.cli.show import history_lines, show_status
 from device_agent.model.errors import StoreBroken, StoreFull
 
 STALE_S = 90
@@ -209,6 +209,45 @@ def unlock(name: App, as_json: Json = False) -> None:
         _print(result)
     else:
         print(f"{name}: it no longer waits ({result['cause']})")
+
+
+@app.command()
+def purge(
+    name: App,
+    volumes: Annotated[list[str], typer.Argument(metavar="VOLUME...", help="As status lists them, or their keys.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Delete volumes of an app, with everything in them: those that nothing uses and no target wants any more."""
+    if not yes:
+        if not sys.stdin.isatty():
+            _fail("this deletes data: say --yes where nobody can be asked", 2)
+        typer.confirm(f"Delete {', '.join(volumes)} of {name} with everything in it?", abort=True, err=True)
+    result = _ask(load(), "purge", {"app": name, "volumes": volumes})
+    if as_json:
+        _print(result)
+    else:
+        print(f"deleted: {', '.join(result['volumes'])}")
+
+
+@app.command()
+def prune(as_json: Json = False) -> None:
+    """Remove the images that the agent has pulled and that nothing wants any more."""
+    result = _ask(load(), "prune")
+    if as_json:
+        _print(result)
+    else:
+        print("\n".join(f"being removed: {image}" for image in result["images"]) or "nothing to remove")
+
+
+@app.command()
+def history(as_json: Json = False) -> None:
+    """What this device remembers: its targets, the releases that settled and failed, attempts, operators' orders."""
+    result = _ask(load(), "history")
+    if as_json:
+        _print(result)
+    else:
+        print("\n".join(history_lines(result)) or "nothing yet: no target was ever accepted here")
 
 
 @app.command()

@@ -17,7 +17,9 @@ from device_agent.ports import TransportEvent, Will
 from device_agent.runtime.agent import Agent
 from device_agent.runtime.commands import answer
 from device_agent.runtime.inbox import Event, Looked
-from device_agent.wire.commands import LOGS
+
+_BY_ENGINE = {"logs": "docker logs CONTAINER", "purge": "docker volume rm VOLUME", "prune": "docker image prune"}
+"""What only a running agent can do: what people can do instead."""
 
 
 class _NoNetwork:
@@ -58,8 +60,8 @@ class _NoWorkers:
 
 def answer_offline(settings: Settings, verb: str, args: Mapping[str, Any]) -> dict[str, Any]:
     """Raises `StoreLocked` when an agent does run, but does not listen where the settings say."""
-    if verb == LOGS:
-        message = "no agent runs: ask the engine itself, docker logs CONTAINER"
+    if verb in _BY_ENGINE:
+        message = f"no agent runs: ask the engine itself, {_BY_ENGINE[verb]}"
         return {"status": "error", "error": {"code": "no_agent", "message": message, "errors": []}}
     configure_logs("warning", "console")
     with _agent(settings) as agent:

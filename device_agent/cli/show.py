@@ -73,3 +73,28 @@ def _table(status: Mapping[str, Any]) -> Table:
         colour = "green" if condition in _GOOD else "yellow" if condition in _BUSY else "red"
         table.add_row(service, f"[{colour}]{condition}[/]", container, release, why)
     return table
+
+
+def history_lines(history: Mapping[str, Any]) -> Iterator[str]:
+    for scope, target in history["targets"].items():
+        release = f" (release {target['release']})" if target["release"] else ""
+        awaited = f", awaited: {', '.join(target['awaited'])}" if target["awaited"] else ""
+        yield (
+            f"{scope} target {target['epoch']}.{target['revision']}{release}: accepted {target['accepted_at']}, "
+            f"{target['ended'] or 'under way'}{awaited}"
+        )
+    for name, app in history["apps"].items():
+        if app["settled"]:
+            before = f", before: {app['previous']}" if app["previous"] else ""
+            yield f"{name}: settled with {_release(app['settled'])}{before}"
+        if app["failed"]:
+            yield f"{name}: failed with {_release(app['failed'])}: {app['failed']['code']}: {app['failed']['message']}"
+    for each in history["attempts"]:
+        subject = f"{each['app']}/{each['subject']}" if each["app"] else each["subject"]
+        yield f"{subject}: attempt {each['attempt']}, next {each['next_try_at']}: {each['code']}: {each['message']}"
+    for each in history["orders"]:
+        yield f"{each['app']}{'/' + each['service'] if each['service'] else ''}: {each['verb']}, by an operator"
+
+
+def _release(of: Mapping[str, Any]) -> str:
+    return f"{of['release']} ({of['revision']})" if of["release"] else str(of["revision"])

@@ -46,6 +46,7 @@ from device_agent.ports import (
     Store,
     Transport,
 )
+from device_agent.runtime import purge
 from device_agent.runtime.commands import last_only, run
 from device_agent.runtime.garbage import Garbage, wanted_images
 from device_agent.runtime.holds import Holds
@@ -65,6 +66,7 @@ from device_agent.runtime.inbox import (
     StopRequested,
     TailRead,
     ThreadDied,
+    VolumesPurged,
 )
 from device_agent.runtime.intake import Intake
 from device_agent.runtime.journal import Journal
@@ -293,6 +295,8 @@ class Agent:
                 self.reconciler.wake()
                 if happening:
                     self.journal.tell(happening)
+            case VolumesPurged():
+                purge.ended(self, event)
             case TailRead():
                 happening = self.tails.heard(event)
                 self._changed = True

@@ -16,11 +16,12 @@ from device_agent import __version__
 from device_agent.core.cost import pulls
 from device_agent.model.errors import Problem, Refused, StoreFull
 from device_agent.model.target import Json
-from device_agent.runtime import operator
+from device_agent.runtime import operator, purge
 from device_agent.runtime.arguments import document, no_more
 from device_agent.runtime.explain import explained
+from device_agent.runtime.history import history
 from device_agent.runtime.planning import plan_body, planned
-from device_agent.wire.commands import LOGS, RUNNING
+from device_agent.wire.commands import RUNNING
 from device_agent.wire.messages import host_body, state_body, time_text
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+LATER = ("logs", "purge")
+"""Verbs that are answered when a worker has ended."""
 Reply = Callable[[Mapping[str, Json]], None]
 """Takes an answer: any number that are `running`, and then the last one."""
 
@@ -43,6 +46,8 @@ def run(agent: "Agent", verb: str, args: Mapping[str, Json], reply: Reply, id_: 
                 agent.logs.begin(args, reply, id_)
             case "plan":
                 agent.planning.begin(args, reply)
+            case "purge":
+                purge.begin(agent, args, reply)
             case _:
                 reply(answer(agent, verb, args))
     except Refused as refused:
@@ -70,11 +75,11 @@ def answer(agent: "Agent", verb: str, args: Mapping[str, Json]) -> dict[str, Jso
 
 
 def is_known(verb: str) -> bool:
-    return verb == LOGS or verb in HANDLERS
+    return verb in (*HANDLERS, *LATER)
 
 
 def unknown(verb: str) -> dict[str, Json]:
-    return error("unknown", f"there is no command {verb!r}: {', '.join((*HANDLERS, LOGS))}")
+    return error("unknown", f"there is no command {verb!r}: {', '.join((*HANDLERS, *LATER))}")
 
 
 def refusal(refused: Refused) -> dict[str, Json]:
@@ -177,6 +182,7 @@ HANDLERS: dict[str, Callable[["Agent", Mapping[str, Json]], Json]] = {
     "backup": _backup,
     "restore": _restore,
     "version": _version,
+    "history": history,
     **operator.HANDLERS,
 }
 """Verb → what answers it, or raises `Refused`. What comes over MQTT is those of `wire.commands`."""

@@ -52,6 +52,12 @@ class Garbage:
                 self._remove(row, image)
         return bool(self._flying)
 
+    def prune(self, observed: Observed, kept: frozenset[str]) -> list[str]:
+        """`collect`, and what was not let go before at once, too. Returns the references that are being removed."""
+        self._not_before.clear()
+        self.collect(observed, kept)
+        return sorted(image for image, _ in self._not_before)
+
     def _remove(self, row: PulledImage, image: str) -> None:
         self._flying.add((row.image, row.image_id))
         step = RemoveImage(image)

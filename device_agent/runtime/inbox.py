@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from device_agent.model.errors import EngineError
+from device_agent.model.errors import EngineAway, EngineError
 from device_agent.model.memory import PulledImage
 from device_agent.model.observed import EngineEvent, Observed
 from device_agent.model.steps import Step
@@ -91,6 +91,16 @@ class LogEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class VolumesPurged:
+    """`error` is why not all of them are gone; `reply` is to be told."""
+
+    app: str
+    gone: tuple[str, ...]
+    reply: Callable[[Mapping[str, Json]], None]
+    error: EngineError | EngineAway | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """Somebody local asks something. `reply` is called once, from the loop, with the answer."""
 
@@ -123,6 +133,7 @@ Event = (
     | TailRead
     | LocksRead
     | SizesRead
+    | VolumesPurged
     | LogArrived
     | LogEnded
     | Request

@@ -140,6 +140,17 @@ def _restarts(agent: "Agent", app: str) -> list[Order]:
     ]
 
 
+def _prune(agent: "Agent", args: Mapping[str, Json]) -> Json:
+    """Remove the images of the agent's own pulls that nothing wants any more, without waiting for the next update."""
+    no_more(args)
+    observed = agent.reconciler.observed
+    if observed is None or agent.reconciler.away:
+        raise Refused("engine_away", "the engine does not answer: nothing can be removed")
+    if not agent.reconciler.at_rest:
+        raise Refused("busy", "something is being done: images are removed by themselves when it has ended")
+    return {"images": agent.garbage.prune(observed, agent.wanted_images())}
+
+
 def _unlock(agent: "Agent", args: Mapping[str, Json]) -> Json:
     """Let a release that waits for an update lock or for its window begin now. For its content alone."""
     no_more(args, "app")
@@ -163,4 +174,5 @@ HANDLERS: Mapping[str, Handler] = {
     "restart": _restart,
     "retry": _retry,
     "unlock": _unlock,
+    "prune": _prune,
 }

@@ -524,6 +524,20 @@ def test_the_last_lines(bench: Bench) -> None:
     assert eventually(lambda: bench.engine.tail(running.id, 2), 5, "it has said something") == "two\nthree\n"
 
 
+def test_a_volume_is_removed_with_what_is_in_it_unless_a_container_has_it(bench: Bench) -> None:
+    volume, other = bench.volume(), bench.volume("other")
+    mounts = (Mount(type="volume", target="/a", source=volume.name),)
+    user = bench.created(bench.step(mounts=mounts))
+    assert failure(bench.engine.remove_volume, volume.name) == ("volume_in_use", Kind.OUTSIDE)
+    assert volume.name in {v.name for v in bench.engine.observe().volumes}
+
+    bench.engine.remove(user.id)
+    bench.engine.remove_volume(volume.name)
+    bench.engine.remove_volume(volume.name)
+
+    assert {other.name} == {v.name for v in bench.engine.observe().volumes if v.app == APP}
+
+
 def test_a_file_in_a_container_is_found_without_entering_it(bench: Bench) -> None:
     step = bench.step()
     path = "/tmp/a lock & more?"
@@ -609,6 +623,7 @@ def test_an_engine_that_is_away(bench: Bench) -> None:
         lambda: away.start("a"),
         lambda: away.remove("a"),
         lambda: away.has_file("a", "/a"),
+        lambda: away.remove_volume("a"),
         lambda: away.pull("a:1", None, lambda _: None, threading.Event()),
         lambda: list(away.events(threading.Event())),
     ):
