@@ -268,6 +268,7 @@ class Agent:
             case Disconnected():
                 self.intake.disconnected()
                 self.logs.disconnected()
+                self.commands.disconnected()
                 self.link.disconnected(event)
                 if event.code == "duplicate_identity":
                     self.journal.tell(Happening("duplicate_identity", {"message": event.message}))
@@ -333,6 +334,7 @@ class Agent:
         self.reconciler.tick()
         if self.host.tick() and self.link.host_is_news(self.host.figures):
             self._changed = True
+        self.commands.tick()
         self.logs.tick()
         self.journal.delete_confirmed()
         self.journal.flush()

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 MOST_RECORDS = 256
 OLDEST = timedelta(days=1)
 """Records are dropped, when a new one comes, beyond so many and after so long. Brokers keep commands for minutes."""
+MOST_EARLY = 64
+"""Commands that wait for the first look. More than the broker sends without a PUBACK."""
 LARGEST_ANSWER = 16 * 1024
 """What is recorded of an answer, in bytes. A larger one is told once, and not again."""
 
@@ -59,6 +61,8 @@ class RemoteCommands:
     agent: "Agent"
     records: dict[str, CommandRecord] = field(default_factory=dict)
     """By id, the oldest first."""
+    _early: list[tuple[Received, str]] = field(default_factory=list)
+    """What came before the first look: not acknowledged."""
     _begun: set[str] = field(default_factory=set)
     """Ids of what has not been answered for good yet, by this process."""
 
@@ -76,7 +80,23 @@ class RemoteCommands:
                 self._send(asked, known.answer)
 
     def received(self, message: Received, verb: str) -> None:
-        """One message on a command's topic. It is answered, whatever it is, and acknowledged."""
+        """One message on a command's topic. It waits for the first look at the engine, which some commands need."""
+        if len(self._early) < MOST_EARLY:
+            self._early.append((message, verb))
+        self.tick()
+
+    def tick(self) -> None:
+        if self.agent.reconciler.observed is not None or self.agent.reconciler.away:
+            early, self._early = self._early, []
+            for message, verb in early:
+                self._judge(message, verb)
+
+    def disconnected(self) -> None:
+        """What waits was not acknowledged: the broker sends it again."""
+        self._early.clear()
+
+    def _judge(self, message: Received, verb: str) -> None:
+        """It is answered, whatever it is, and acknowledged."""
         own = self.agent.options.topics.response
         reply_to = message.response_topic or own
         id_ = correlation_id(message.correlation)

@@ -384,3 +384,23 @@ def test_every_effect_is_recorded():
     for verb in known:
         device.order(TOPICS.command(verb), {"id": verb, "args": {"no such": "argument"}})
     assert set(device.store.rows.commands) == set(known) - {"purge"}
+
+
+def test_a_command_that_comes_before_the_first_look_waits_for_it():
+    device = settled()
+    device.cut_power()
+    waiting = json.dumps({"id": "c1", "args": {"app": "web"}}).encode()
+    device.broker.arrive(TOPICS.command("restart"), waiting, response_topic=REPLY)
+    # As an agent does that finds its broker before its engine has answered.
+    device.boot(connect=False)
+    device.agent.reconciler.observed, observed = None, device.agent.reconciler.observed
+    device.broker.connect()
+    device.agent.handle(device.inbox.get_nowait())
+    device.agent.handle(device.inbox.get_nowait())
+    device.agent.tick()
+    assert device.answers() == []
+    assert len(device.broker.unacknowledged) >= 1
+    device.agent.reconciler.observed = observed
+    device.settle()
+    assert device.answers()[0]["status"] == "ok"
+    assert TOPICS.command("restart") not in {message.topic for message in device.broker.unacknowledged.values()}
