@@ -122,7 +122,8 @@ class Cloud:
         self.fleet = fleet
         self._connect_timeout_s = connect_timeout_s
         self._database = Database(database, f"{broker.address}/{root}/{fleet}")
-        client_id = f"cloud-sim.{fleet}.{secrets.token_hex(4)}"
+        # It is a level of the topics that answers come to: no dot, which RabbitMQ takes for a slash.
+        client_id = f"cloud-sim-{fleet}-{secrets.token_hex(4)}"
         self._keys = tuple(keys)
         trusted = halves(keys, threshold=1) if keys else None
         self._collector = Collector(broker, self._topics, client_id, self._database, tell, trusted)

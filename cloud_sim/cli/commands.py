@@ -1,4 +1,4 @@
-"""What people type: `cloud-sim publish`, `watch`, `devices`, `command`, `wait`, `simulate`, `version`."""
+"""What people type: `cloud-sim publish`, `watch`, `devices`, `command`, `doctor`, `wait`, `simulate`, `version`."""
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -11,6 +11,7 @@ from rich.live import Live
 
 from cloud_sim.cli import keys as keys_commands
 from cloud_sim.cli.ask import PATIENCE_S, ask_all, ask_one, command
+from cloud_sim.cli.doctor import doctor
 from cloud_sim.cli.options import DONE, FAILED, TOO_LATE, Settings, complain, note, seconds, with_settings
 from cloud_sim.cli.provision import provision
 from cloud_sim.cli.screen import Screen, summary
@@ -38,6 +39,7 @@ app.add_typer(keys_commands.app)
 app.command()(provision)
 app.command()(with_settings(command))
 app.command()(simulate)
+app.command()(with_settings(doctor))
 
 REFRESH_S = 0.2
 _HELD = "the device is held: it stays as it runs now, whatever is published, until --no-hold"
