@@ -4,6 +4,7 @@ All state is guarded by one condition, which is notified whenever something was 
 alone changes things too (a lost device becomes an offline one).
 """
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -74,6 +75,8 @@ class Collector:
         self._learned = False
         self._connected_at: float | None = None
         self._marked = False
+        self._by_name: set[str] = set()
+        """Devices whose topics are subscribed to one by one."""
         self._failure: Exception | None = None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="cloud-collector", daemon=True)
@@ -169,11 +172,25 @@ class Collector:
                     self._heard(happened)
             quiet = not batch and self._marked
             late = self._connected_at is not None and monotonic() > self._connected_at + LEARN_AT_MOST_S
-            if self._connected_at is not None and not self._learned and (quiet or late):
+            asks = quiet and self._ask_by_name() and not late
+            if self._connected_at is not None and not self._learned and not asks and (quiet or late):
                 self._learned = True
                 self._give_back()
             self.ticks += 1
             self.changed.notify_all()
+
+    def _ask_by_name(self) -> bool:
+        """For what is retained of known devices, and no wildcard has brought (RabbitMQ's never do). False: of none."""
+        silent = self.hearing.silent() - self._by_name
+        if silent:
+            self._by_name |= silent
+            for topics in map(self._topics.of, sorted(silent)):
+                for topic in (topics.session, topics.state, topics.device_target):
+                    self.connection.subscribe(topic)
+            self._marked = False
+            with contextlib.suppress(Denied, Unreachable):
+                self.connection.publish(self.reply_to, b"", retain=False)
+        return bool(silent)
 
     def _heard(self, happened: Happened) -> None:
         match happened:

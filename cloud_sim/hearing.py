@@ -40,6 +40,10 @@ class Hearing:
             if have and device in (None, known.id):
                 yield have.version
 
+    def silent(self) -> set[str]:
+        """Known devices whose session has not been heard of on this connection."""
+        return {name for name, known in self._devices.items() if not known.session}
+
     def forget(self) -> None:
         """A new connection: who is online is heard anew."""
         self._devices = {name: forgotten(device) for name, device in self._devices.items()}

@@ -23,9 +23,9 @@ PROMISES = {
     ),
     "retained_wildcard": Promise(
         "a subscription with a wildcard gets what is retained",
-        "a cloud that starts anew does not know its fleet before each device has something to say; devices are not "
+        "a cloud without a database does not know its fleet before each device has something to say; devices are not "
         "concerned",
-        "RabbitMQ cannot; let the cloud subscribe to each device's topics by name",
+        "RabbitMQ cannot; let the cloud subscribe to each device's topics by name: cloud-sim does for those it knows",
     ),
     "session": Promise(
         "the session of a client that is away is kept for as long as devices ask (1 h)",
