@@ -40,6 +40,7 @@ def main() -> int:
     parser.add_argument("--compound", action="store_true", help="a second fault during the recovery from each")
     parser.add_argument("--soak", type=float, metavar="SECONDS", help="random faults on one device for so long")
     parser.add_argument("--json", type=Path, help="also write the outcomes to this file")
+    parser.add_argument("--markdown", type=Path, help="also write the table to this file, as in docs/reliability.md")
     options = parser.parse_args()
     chosen = [each for each in FAULTS.values() if _meant(each, options.words)]
     if not chosen:
@@ -66,6 +67,8 @@ def main() -> int:
     Console(width=None if sys.stdout.isatty() else 180).print(table(outcomes))
     if options.json:
         options.json.write_text(json.dumps([_row(each) for each in outcomes], indent=1) + "\n")
+    if options.markdown:
+        options.markdown.write_text(markdown(outcomes), encoding="utf-8")
     return 1 if any(each.broken for each in outcomes) else 0
 
 
@@ -89,6 +92,23 @@ def table(outcomes: Sequence[Outcome]) -> Table:
         figures = [f"{row[key]:.1f}" if row[key] is not None else "-" for key in ("median_s", "worst_s", "gap_s")]
         shown.add_row(done.fault.name, str(done.runs), str(row["converged"]), *figures, broken)
     return shown
+
+
+def markdown(outcomes: Sequence[Outcome]) -> str:
+    """The same for a page."""
+    lines = ["| fault | runs | converged | median s | worst s | longest gap s | invariants broken |"]
+    lines.append("|---|--:|--:|--:|--:|--:|---|")
+    group = ""
+    for done in outcomes:
+        row = _row(done)
+        if done.fault.group != group:
+            group = done.fault.group
+            lines.append(f"| **{group}** | | | | | | |")
+        figures = [f"{row[key]:.1f}" if row[key] is not None else "-" for key in ("median_s", "worst_s", "gap_s")]
+        broken = f"{len(done.broken)} runs" if done.broken else "none"
+        cells = [done.fault.name, str(done.runs), str(row["converged"]), *figures, broken]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def _row(done: Outcome) -> dict[str, object]:
