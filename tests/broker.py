@@ -7,6 +7,7 @@ import base64
 import contextlib
 import hashlib
 import os
+import random
 import socket
 import tempfile
 import threading
@@ -142,13 +143,17 @@ def mosquitto(
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listened on a moment ago, different ones."""
+    """Ports that nobody listens on, different ones; below those that the kernel gives to outgoing connections."""
+    found: list[int] = []
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for sock in sockets:
-            # On all addresses, as the engine will: one may be free on loopback and in use elsewhere.
-            sock.bind(("", 0))
-        return [sock.getsockname()[1] for sock in sockets]
+        while len(found) < count:
+            sock = stack.enter_context(socket.socket())
+            port = random.randrange(15_000, 32_000)
+            with contextlib.suppress(OSError):
+                # On all addresses, as the engine will: one may be free on loopback and in use elsewhere.
+                sock.bind(("", port))
+                found.append(port)
+    return found
 
 
 def password_line(user: str, password: str) -> bytes:
