@@ -12,11 +12,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import downtime, history, idle, install, messages, passes
+from benchmarks import downtime, fleet, history, idle, install, messages, passes
 from benchmarks.rows import Row, draw, show, write
 from benchmarks.world import Agent, agent, app, broker, restarted
 
 SERVICES = 10
+FLEET_RUNS = 2
+"""At most: thousands of devices take their time."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Bench:
     agent: Agent
     runs: int
     idle_s: float
+    devices: int
     say: Callable[[str], None]
 
 
@@ -34,6 +37,7 @@ def main() -> int:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all of them by default")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--idle", type=float, default=60, help="seconds at rest")
+    parser.add_argument("--devices", type=int, default=5000, help="of the simulated fleet")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--png", type=Path, help="also draw them")
     options = parser.parse_args()
@@ -42,7 +46,7 @@ def main() -> int:
         parser.error(f"there is no part {', '.join(unknown)}: {', '.join(PARTS)}")
     rows: list[Row] = []
     with broker() as port, agent(port) as running:
-        bench = Bench(running, options.runs, options.idle, Console(stderr=True).print)
+        bench = Bench(running, options.runs, options.idle, options.devices, Console(stderr=True).print)
         for part in options.parts or PARTS:
             rows += PARTS[part](bench)
             running.publish({})
@@ -174,6 +178,16 @@ def _start(bench: Bench) -> list[Row]:
     return [Row("start → first pass, offline", "s", took, {"libraries alone": libraries}, "≤ 0.4 s")]
 
 
+def _fleet(bench: Bench) -> list[Row]:
+    bench.say(f"{bench.devices:,} simulated devices, and as many bare subscribers ...")
+    found = fleet.fan_out(bench.devices, min(bench.runs, FLEET_RUNS))
+    what = f"{bench.devices:,} devices, one target: published →"
+    return [
+        Row(f"{what} the last `accepted`", "s", found.accepted, {"bare subscribers": found.bare}, "≤ 3 x bare"),
+        Row(f"{what} the last `applied`", "s", found.applied, {}, ""),
+    ]
+
+
 PARTS = {
     "install": _installs,
     "scaling": _scaling,
@@ -185,6 +199,7 @@ PARTS = {
     "written": _written,
     "rest": _rest,
     "start": _start,
+    "fleet": _fleet,
 }
 
 

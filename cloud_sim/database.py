@@ -18,6 +18,8 @@ from device_agent.model.target import Json
 
 JOURNAL_ROWS = 100_000
 """Acks and events that are kept, of all devices together: the oldest go first."""
+PRUNE_EVERY = 100
+"""So many more may come before they do."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS target (
@@ -55,6 +57,7 @@ class Database:
         """Create or open it; `:memory:` keeps nothing. Raises `Misconfigured` when that cannot be done."""
         self._place = place
         self._lock = RLock()
+        self._entered = PRUNE_EVERY
         try:
             if file != ":memory:":
                 Path(file).parent.mkdir(parents=True, exist_ok=True)
@@ -112,7 +115,9 @@ class Database:
             "INSERT OR IGNORE INTO journal (place, device, seq, kind, at, body) VALUES (?, ?, ?, ?, ?, ?)",
             (self._place, device, seq, kind, at, body),
         )
-        if added:
+        self._entered += added
+        if self._entered >= PRUNE_EVERY:
+            self._entered = 0
             self._execute("DELETE FROM journal WHERE id <= (SELECT max(id) FROM journal) - ?", (JOURNAL_ROWS,))
         return bool(added)
 

@@ -229,6 +229,7 @@ def _follow(cloud: Cloud, screen: Screen, published: Published, timeout: float) 
 
     def step() -> bool:
         nonlocal tick
+        began = monotonic()
         for entry in following.update():
             screen.ack(entry)
         for row in following.rows:
@@ -237,6 +238,7 @@ def _follow(cloud: Cloud, screen: Screen, published: Published, timeout: float) 
                 screen.row(row)
         if following.outcome in (Outcome.CONVERGED, Outcome.FAILED) or monotonic() > until:
             return True
+        _rest(cloud, began)
         tick = cloud.wait_for_news(tick, REFRESH_S)
         return False
 
@@ -278,5 +280,12 @@ def _endless(cloud: Cloud, show: Callable[[], None]) -> None:
     tick = 0
     with suppress(KeyboardInterrupt):
         while True:
+            began = monotonic()
             show()
+            _rest(cloud, began)
             tick = cloud.wait_for_news(tick, 1.0)
+
+
+def _rest(cloud: Cloud, began: float) -> None:
+    """As long as what `began` has taken: who looks at thousands must not keep their messages from being heard."""
+    cloud.wait_for(lambda: False, monotonic() - began)

@@ -1,6 +1,7 @@
 """What is shown: tables for people, plain lines for pipes, one JSON object a line for programs."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
@@ -13,7 +14,7 @@ from cloud_sim.cloud import Cloud, Published
 from cloud_sim.database import Entry
 from cloud_sim.diff import Change
 from cloud_sim.following import Following, Outcome, Row, why
-from cloud_sim.roster import LOST, ONLINE, Device
+from cloud_sim.roster import LOST, OFFLINE, ONLINE, Device
 from device_agent.model.report import Have
 from device_agent.model.target import Json
 
@@ -25,6 +26,8 @@ _STYLES = {
     Outcome.NOBODY: "yellow",
 }
 _ORDER = (Outcome.FAILED, Outcome.PENDING, Outcome.CONVERGED, Outcome.OFFLINE)
+_KINDS_SHOWN = 4
+"""Of what devices run, and of what is in their way: the most frequent."""
 _ROOM_FOR_THE_REST = 8
 """Lines of the terminal that a table leaves to its own frame and to what stands around it."""
 
@@ -112,6 +115,23 @@ class Screen:
         return Group(table, Text(f"{hidden}{summary(following)}; {left_s:.0f} s left", style="dim"))
 
     def fleet(self, cloud: Cloud, devices: Sequence[Device], shortfalls: Mapping[str, str | None]) -> RenderableType:
+        """All devices; of more than there is room for a summary, and then those that are not as published."""
+        room = max(3, self.console.height - _ROOM_FOR_THE_REST)
+        if len(devices) <= room:
+            return self._devices(cloud, devices, shortfalls)
+        wrong = [device for device in devices if shortfalls[device.id]]
+        # Those that are here before those that are not: about them something can be done.
+        wrong.sort(key=lambda device: (cloud.presence(device) == OFFLINE, device.worst is None, device.id))
+        counts = fleet_summary([cloud.presence(device) for device in devices], devices, shortfalls)
+        parts: list[RenderableType] = [Text(line, style="bold") for line in counts]
+        room = max(3, room - len(counts))
+        if wrong:
+            parts.append(self._devices(cloud, wrong[:room], shortfalls))
+        if len(wrong) > room:
+            parts.append(Text(f"… and {len(wrong) - room:,} more that are not as published", style="dim"))
+        return Group(*parts)
+
+    def _devices(self, cloud: Cloud, devices: Sequence[Device], shortfalls: Mapping[str, str | None]) -> Table:
         table = Table(
             "device",
             "",
@@ -190,6 +210,30 @@ def summary(following: Following) -> str:
     if counts[Outcome.FAILED]:
         told += f", {counts[Outcome.FAILED]} failed"
     return told + (f"; {counts[Outcome.OFFLINE]} offline" if counts[Outcome.OFFLINE] else "")
+
+
+def fleet_summary(
+    presences: Sequence[str], devices: Sequence[Device], shortfalls: Mapping[str, str | None]
+) -> list[str]:
+    """Lines of counts: who is there and as published, what runs, and what is most often in the way."""
+    here = Counter(presences)
+    told = ", ".join(f"{here[word]:,} {word}" for word in (ONLINE, LOST, OFFLINE) if here[word])
+    converged = sum(shortfalls[device.id] is None for device in devices)
+    releases = Counter(", ".join(device.releases) or "none" for device in devices)
+    reasons = Counter(
+        device.busy or why for device in devices if (why := shortfalls[device.id]) and not why.startswith("offline")
+    )
+    lines = [f"{len(devices):,} devices: {told}; {converged:,} converged"]
+    lines.append("releases: " + _most_common(releases))
+    if reasons:
+        lines.append("not yet: " + _most_common(reasons))
+    return lines
+
+
+def _most_common(counts: Counter[str]) -> str:
+    shown = ", ".join(f"{count:,} {what}" for what, count in counts.most_common(_KINDS_SHOWN))
+    others = len(counts) - _KINDS_SHOWN
+    return shown + (f", and {others:,} others" if others > 0 else "")
 
 
 def _have(have: Have | None) -> Json:

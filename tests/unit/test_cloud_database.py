@@ -54,6 +54,7 @@ def test_gaps_close_when_the_missing_arrive(database: Database) -> None:
 
 def test_the_journal_is_bounded(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "JOURNAL_ROWS", 3)
+    monkeypatch.setattr(module, "PRUNE_EVERY", 1)
     for seq in range(1, 7):
         database.enter("d1", seq, "ack", "t", b"{}")
     assert [entry.seq for entry in database.journal()] == [4, 5, 6]
