@@ -33,7 +33,7 @@ JOBS_S = 0.05
 """How long jobs may take before the sockets are looked at again."""
 QUIET_S, LATE_S = 0.01, 1.0
 """Sockets go first, so that all devices answer before any of them goes on: jobs wait until nothing has arrived for a
-moment, but no longer than a second."""
+moment, but no longer than this."""
 
 
 class Network:
