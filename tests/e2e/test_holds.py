@@ -12,9 +12,10 @@ LOCK = "/run/device-agent/update.lock"
 
 
 def inside(device: Device, key: str, *command: str) -> None:
-    subprocess.run(
-        ["docker", "exec", device.container(key)["Id"], *command], check=True, capture_output=True, timeout=30
-    )
+    # The one that runs: its replacement may have been created already.
+    container = device.runs(key)
+    assert container
+    subprocess.run(["docker", "exec", container["Id"], *command], check=True, capture_output=True, timeout=30)
 
 
 def images(device: Device) -> dict[str, str]:
