@@ -22,7 +22,13 @@ ENGINE_SOCKETS = (
     "/run/podman/podman.sock",
     "/run/containerd/containerd.sock",
 )
+AGENT_VOLUME = "device-agent-data"
+"""Who writes to it says what was accepted, and that is not judged again."""
 ANY = "*"
+_OF_NO_PATH = ("tmpfs", "nfs", "nfs4", "cifs", "smb3")
+"""File systems that a local volume can have without showing anything of the host."""
+_OF_A_DISK = ("ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "vfat", "exfat", "iso9660", "squashfs")
+"""Those that show what is on the device named, and nothing else."""
 _HARMLESS_OPTION = "no-new-privileges=true"
 _CPU = 1_000_000_000
 
@@ -73,10 +79,11 @@ def _offences(policy: Policy, apps: Mapping[str, App], documents: Mapping[str, J
             at = f"/apps/{name}/services/{key}"
             services.append((_pointer(at, documents[name]["services"][key]), service))
             yield from _of_service(policy, at, services[-1][0], service)
+        for key, network in app.networks.items():
+            if network.external and network.name == "host" and not policy.host_network:
+                yield Problem(f"/apps/{name}/networks/{key}", "this device's policy does not allow the host's network")
         for key, volume in app.volumes.items():
-            path = _hidden_bind(volume)
-            if path is not None:
-                yield from _of_bind(policy, f"/apps/{name}/volumes/{key}/driver_opts", path)
+            yield from _of_volume(policy, f"/apps/{name}/volumes/{key}", volume)
     yield from _of_sums(policy, services)
 
 
@@ -193,10 +200,24 @@ def _within(path: str, folder: str) -> bool:
     return path.startswith(folder.rstrip("/") + "/")
 
 
-def _hidden_bind(volume: VolumeDefinition) -> str | None:
-    """A local volume whose options mount a host path is a bind mount by another name."""
-    device = volume.driver_opts.get("device", "")
-    return device if device.startswith("/") else None
+def _of_volume(policy: Policy, at: str, volume: VolumeDefinition) -> Iterable[Problem]:
+    """A local volume whose options mount something of the host is a bind mount by another name."""
+    if volume.external and volume.name == AGENT_VOLUME and not policy.engine_socket:
+        message = f"{AGENT_VOLUME} gives control of the agent: this device's policy does not allow it (engine_socket)"
+        yield Problem(at, message)
+    kind, device = volume.driver_opts.get("type", ""), volume.driver_opts.get("device", "")
+    options, local = volume.driver_opts.get("o", "").split(","), volume.driver in (None, "local")
+    if "bind" in options or "rbind" in options:
+        # What is relative is so to the folder that the engine runs in, which is the root.
+        yield from _of_bind(policy, f"{at}/driver_opts", f"/{device.lstrip('/')}")
+    elif kind in _OF_NO_PATH:
+        return
+    elif device.startswith("/") and (kind in _OF_A_DISK or not local):
+        yield from _of_bind(policy, f"{at}/driver_opts", device)
+    elif local and (kind or device) and ANY not in policy.binds:
+        # `overlay` shows any folder of the host, `proc` and `sysfs` its kernel's settings.
+        message = f"this device's policy does not allow to mount a file system `{kind}` of the host"
+        yield Problem(f"{at}/driver_opts", message)
 
 
 def _listed(value: str, allowed: tuple[str, ...]) -> bool:

@@ -91,6 +91,54 @@ def test_a_bind_mount_hidden_in_the_options_of_a_volume():
     assert found(Policy(binds=("/etc",)), sections) == []
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"type": "none", "o": "bind", "device": "etc"},
+        {"type": "tmpfs", "o": "rw,rbind", "device": "etc/../etc"},
+        {"type": "nfs", "o": "bind", "device": "/etc"},
+        {"type": "overlay", "o": "lowerdir=/etc:/home", "device": "overlay"},
+        {"type": "overlay", "o": "lowerdir=/etc:/home", "device": "/srv/data"},
+        {"type": "proc", "device": "proc"},
+        {"type": "sysfs", "device": "x"},
+        {"type": "devtmpfs", "device": "x"},
+        {"type": "ext4", "device": "/dev/sda1"},
+        {"type": "ext4", "device": "dev/sda1"},
+    ],
+)
+def test_what_of_the_host_the_options_of_a_volume_can_show(options):
+    sections = {"volumes": {"data": {"driver_opts": options}}}
+    assert found(Policy(binds=("/srv/data", "/dev/sdb1")), sections) == ["/apps/web/volumes/data/driver_opts"]
+    assert found(Policy(binds=("*",)), sections) == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"type": "nfs", "o": "addr=10.0.0.1", "device": ":/export"},
+        {"type": "cifs", "o": "addr=10.0.0.1", "device": "//10.0.0.1/share"},
+        {"type": "ext4", "device": "/dev/sdb1"},
+        {"type": "none", "o": "bind", "device": "/srv/data/x"},
+    ],
+)
+def test_what_else_a_volume_can_be_made_of(options):
+    sections = {"volumes": {"data": {"driver_opts": options}}}
+    assert found(Policy(binds=("/srv/data", "/dev/sdb1")), sections) == []
+
+
+def test_the_hosts_network_declared_as_an_external_one():
+    sections = {"networks": {"lan": {"external": True, "name": "host"}}}
+    assert found(Policy(), sections, networks=["lan"]) == ["/apps/web/networks/lan"]
+    assert found(Policy(host_network=True), sections, networks=["lan"]) == []
+
+
+def test_the_agents_own_volume_declared_as_an_external_one():
+    sections = {"volumes": {"device-agent-data": {"external": True}}}
+    keys = {"volumes": ["device-agent-data:/d"]}
+    assert found(Policy(binds=("*",)), sections, **keys) == ["/apps/web/volumes/device-agent-data"]
+    assert found(Policy(engine_socket=True), sections, **keys) == []
+
+
 def test_what_a_container_may_always_have():
     sections = {"volumes": {"data": {"driver_opts": {"type": "tmpfs", "device": "tmpfs"}}}}
     keys = {"volumes": ["data:/d", "/anonymous"], "tmpfs": ["/t"], "cap_drop": ["ALL"], "read_only": True}
