@@ -78,7 +78,8 @@ class Holds:
             self._ask_at.setdefault(app, self.agent.clock.monotonic() + LOCK_ASKED_S)
         if change.begun:
             locked = frozenset(c.id for c in change.stops if c.id in self._locks)
-            return Choice(wanted, locked=locked, ask=change.stops)
+            # The locked ones are asked at their time: asked with the others they would forbid what they do not hold.
+            return Choice(wanted, locked=locked, ask=tuple(c for c in change.stops if c.id not in locked))
         content = self._settled(app)
         fetch: tuple[Step, ...] = ()
         if wanted and why.cause != HOLD:

@@ -518,6 +518,29 @@ def test_a_lock_that_is_taken_in_the_middle_of_a_release_keeps_its_container() -
     assert told(device, 2)[-1] == "applied 1.2"
 
 
+def test_a_lock_in_the_middle_of_a_release_holds_up_no_other_service() -> None:
+    def release(number: int) -> Any:
+        needs = {"depends_on": {"db": {"condition": "service_healthy"}}}
+        db = service(f"db:{number}", healthcheck={"test": ["CMD", "true"], "interval": "1s"})
+        return {"web": app(api=service(f"api:{number}", **needs), front=service(f"api:{number}", **needs), db=db)}
+
+    def watch() -> None:
+        if images_of_ups(device).get("web/db") == "db:2" and not locked.paths:
+            locked.paths.add(UPDATE_LOCK)
+
+    device = holding(release(1))
+    locked = device.containers()["web/api"]
+    device.watch = watch
+    device.publish(release(2), revision=2)
+    device.wait(100)
+    assert images_of_ups(device) == {"web/api": "api:1", "web/front": "api:2", "web/db": "db:2"}
+    assert reason(device)["code"] == "lock"
+    device.watch = lambda: None
+    locked.paths.clear()
+    device.wait(90)
+    assert told(device, 2)[-1] == "applied 1.2"
+
+
 # A device that is held by its own target.
 
 
