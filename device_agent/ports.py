@@ -144,8 +144,8 @@ class Transaction(Protocol):
     def queue(self, kind: str, body: Callable[[int], bytes], *, terminal: bool = False) -> None:
         """Add an ack or event to the outbox; `body` is called with its number (`seq`). Bounds are kept here."""
 
-    def unqueue(self, seq: int) -> None:
-        """Delete a row that the broker has acknowledged."""
+    def unqueue(self, seq: int, *, dropped: bool = False) -> None:
+        """Delete a row that the broker has acknowledged, or never takes: then it is counted as `dropped`."""
 
 
 class Store(Protocol):

@@ -288,9 +288,10 @@ class _Transaction:
         rows.outbox[message.seq] = (message, int(self._clock.monotonic() + rows.started))
         self._keep_within_bounds()
 
-    def unqueue(self, seq: int) -> None:
+    def unqueue(self, seq: int, *, dropped: bool = False) -> None:
         self._usable("unqueue")
-        self._rows.outbox.pop(seq, None)
+        if self._rows.outbox.pop(seq, None) and dropped:
+            self._rows.dropped += 1
 
     def _keep_within_bounds(self) -> None:
         outbox, (max_rows, max_size, max_age_s) = self._rows.outbox, self._bounds

@@ -80,7 +80,7 @@ class FakeTransport:
         with self._lock:
             if not self.connected or self.stopped:
                 return None
-            if len(topic) + len(payload) + 64 > self.maximum_packet_size:
+            if len(topic) + len(payload) + len(correlation or b"") + 64 > self.maximum_packet_size:
                 raise Refused("too_large", f"{len(payload)} bytes")
             handle = self._take(topic, payload, qos=qos, retain=retain, expiry_s=expiry_s, correlation=correlation)
         if qos and not self.hold_pubacks:

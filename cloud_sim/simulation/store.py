@@ -81,8 +81,9 @@ class MemoryStore:
             del self._rows[next(iter(self._rows))]
             self._dropped += 1
 
-    def unqueue(self, seq: int) -> None:
-        self._rows.pop(seq, None)
+    def unqueue(self, seq: int, *, dropped: bool = False) -> None:
+        if self._rows.pop(seq, None) and dropped:
+            self._dropped += 1
 
     def put_target(self, accepted: AcceptedTarget) -> None:
         """The agent keeps it."""

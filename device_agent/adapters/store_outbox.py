@@ -64,9 +64,9 @@ def running_time(connection: Connection) -> int:
     return int(connection.execute(select(func.coalesce(func.max(outbox.c.queued_at), 0))).scalar_one())
 
 
-def remove(connection: Connection, fill: Fill, seq: int) -> None:
-    """Nothing, when it is not there."""
-    _drop(connection, fill, _sizes(connection, _SIZES.where(outbox.c.seq == seq)))
+def remove(connection: Connection, fill: Fill, seq: int) -> int:
+    """The number of rows removed: 0, when it is not there."""
+    return _drop(connection, fill, _sizes(connection, _SIZES.where(outbox.c.seq == seq)))
 
 
 def _surplus(connection: Connection, fill: Fill, bounds: Bounds) -> list[tuple[int, int]]:

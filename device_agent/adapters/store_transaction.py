@@ -122,14 +122,18 @@ class Rows:
         with self._writing():
             counters["seq"] = seq
             store_rows.put_counter(self._connection, "seq", seq)
-            dropped = store_outbox.add(self._connection, self._standing.fill, self._bounds, message, now)
-            if dropped:
-                counters["dropped"] += dropped
-                store_rows.put_counter(self._connection, "dropped", counters["dropped"])
+            self._count(store_outbox.add(self._connection, self._standing.fill, self._bounds, message, now))
 
-    def unqueue(self, seq: int) -> None:
+    def unqueue(self, seq: int, *, dropped: bool = False) -> None:
         with self._writing():
-            store_outbox.remove(self._connection, self._standing.fill, seq)
+            removed = store_outbox.remove(self._connection, self._standing.fill, seq)
+            self._count(removed if dropped else 0)
+
+    def _count(self, dropped: int) -> None:
+        counters = self._standing.counters
+        if dropped:
+            counters["dropped"] += dropped
+            store_rows.put_counter(self._connection, "dropped", counters["dropped"])
 
     def end(self) -> None:
         """No more calls; a failure that the caller has swallowed comes back before the commit."""

@@ -54,7 +54,12 @@ class Answers:
         sent: dict[int, Outgoing] = {}
         self.waiting = [outgoing for outgoing in self.waiting if outgoing.until >= now]
         for outgoing in [outgoing for outgoing in self.waiting if outgoing.after <= now][: max(0, room)]:
-            handle = self._publish(outgoing)
+            try:
+                handle = self._publish(outgoing)
+            except Refused as refused:
+                log.warning("an answer is given up", topic=outgoing.topic, why=refused.message)
+                self.waiting.remove(outgoing)
+                continue
             if handle is None:
                 break
             self.waiting.remove(outgoing)
@@ -62,6 +67,7 @@ class Answers:
         return sent
 
     def _publish(self, outgoing: Outgoing) -> int | None:
+        """Raises `Refused` where the broker does not even take that it is too large: Correlation Data can be long."""
         try:
             return self._publish_body(outgoing, outgoing.body)
         except Refused as refused:

@@ -90,8 +90,8 @@ class Journal:
 
     def delete_confirmed(self, *, now: bool = False) -> None:
         """Rows that the broker has: with what is written anyway, or `now`."""
-        for row in self.link.confirmed(writing=now or bool(self._writes)):
-            self.write(lambda tx, row=row: tx.unqueue(row))  # type: ignore[misc]
+        for row, dropped in self.link.confirmed(writing=now or bool(self._writes)).items():
+            self.write(lambda tx, row=row, dropped=dropped: tx.unqueue(row, dropped=dropped))  # type: ignore[misc]
 
     def flush(self) -> None:
         """Everything that has come together, in one transaction."""

@@ -68,8 +68,8 @@ class Link:
     """Handle → outbox row, answer, or None for a state or birth."""
     _sent: int = 0
     """The last outbox row sent on this connection."""
-    _confirmed: list[int] = field(default_factory=list)
-    """Rows that the broker has, to be deleted."""
+    _confirmed: dict[int, bool] = field(default_factory=dict)
+    """Rows to be deleted: False for those that the broker has, True for those that it will never take."""
     _confirmed_at: float = 0.0
     _state: State | None = None
     """As last sent on this connection."""
@@ -167,16 +167,16 @@ class Link:
         elif isinstance(row, int):
             self._confirm(row)
 
-    def _confirm(self, row: int) -> None:
-        self._confirmed.append(row)
+    def _confirm(self, row: int, *, dropped: bool = False) -> None:
+        self._confirmed[row] = dropped
         self._confirmed_at = self.clock.monotonic()
 
-    def confirmed(self, *, writing: bool) -> list[int]:
-        """Rows to delete now: with what is written anyway, or together once none has come for a while."""
+    def confirmed(self, *, writing: bool) -> dict[int, bool]:
+        """Rows to delete now, and whether each was dropped: with what is written anyway, or once it is quiet."""
         due = self.confirmed_due()
         if due is None or (not writing and self.clock.monotonic() < due):
-            return []
-        rows, self._confirmed = self._confirmed, []
+            return {}
+        rows, self._confirmed = self._confirmed, {}
         return rows
 
     def confirmed_due(self) -> float | None:
@@ -185,7 +185,8 @@ class Link:
     def outbox(self) -> OutboxCounts:
         """What is still to be sent."""
         counts = self.store.outbox_counts()
-        return replace(counts, rows=counts.rows - len(self._confirmed))
+        confirmed = self._confirmed
+        return OutboxCounts(counts.rows - len(confirmed), counts.dropped + sum(confirmed.values()))
 
     def answers_due(self) -> float | None:
         """When the next answer can go; None while there is none, or no room for one."""
@@ -278,13 +279,17 @@ class Link:
         if self.session is not None and now - self._progress_at.get(pull.image, -PROGRESS_EVERY_S) >= PROGRESS_EVERY_S:
             self._progress_at[pull.image] = now
             body = encode_progress(pull.image, pull.done, pull.total, self.topics.device, self.clock.now())
-            self.transport.publish(self.topics.progress, body, qos=0, retain=False, expiry_s=PROGRESS_EXPIRY_S)
+            self._publish_loosely(self.topics.progress, body, PROGRESS_EXPIRY_S)
 
     def log(self, topic: str, body: bytes) -> None:
         """Lines of a log: lost where they cannot be sent now."""
         if self.session is not None:
-            with suppress(Refused):
-                self.transport.publish(topic, body, qos=0, retain=False, expiry_s=LOG_EXPIRY_S)
+            self._publish_loosely(topic, body, LOG_EXPIRY_S)
+
+    def _publish_loosely(self, topic: str, payload: bytes, expiry_s: int) -> None:
+        """Once at most: what the broker does not take is nothing that is missed."""
+        with suppress(Refused):
+            self.transport.publish(topic, payload, qos=0, retain=False, expiry_s=expiry_s)
 
     def _publish(
         self, topic: str, payload: bytes, row: int | None, *, retain: bool = False, expiry_s: int | None = None
@@ -292,10 +297,10 @@ class Link:
         try:
             handle = self.transport.publish(topic, payload, qos=1, retain=retain, expiry_s=expiry_s)
         except Refused as refused:
-            # Larger than the broker takes. It would never go out: an ack or event is given up, and told in the log.
+            # Larger than the broker takes. It would never go out: an ack or event is given up, and counted.
             log.warning("message too large for the broker", topic=topic, bytes=len(payload), why=refused.message)
             if row is not None:
-                self._confirm(row)
+                self._confirm(row, dropped=True)
             return True
         if handle is None:
             return False

@@ -323,6 +323,16 @@ def test_the_outbox_gives_rows_in_order_after_a_number(bench: Bench) -> None:
     assert bench.current.outbox_counts() == OutboxCounts(3, 0)
 
 
+def test_a_row_that_is_given_up_is_counted_once(bench: Bench) -> None:
+    store = bench.store()
+    (seq,) = queue(store, "ack")
+    for _ in range(2):
+        with store.transaction() as rows:
+            rows.unqueue(seq, dropped=True)
+    assert store.outbox_counts() == OutboxCounts(0, 1)
+    assert bench.restart().load().outbox_dropped == 1
+
+
 def test_numbers_strictly_increase_though_rows_are_deleted_and_agents_restart(bench: Bench) -> None:
     store = bench.store()
     given = queue(store, "ack", "event")

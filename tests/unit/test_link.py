@@ -2,7 +2,9 @@
 
 import json
 
+from device_agent.model.memory import OutboxCounts
 from device_agent.model.report import Happening
+from device_agent.ports import PullProgress
 from device_agent.runtime.link import REPLAY_BURST, REPLAY_PER_S
 from tests.builders import app, service
 from tests.device import REPLY, TOPICS, Device, settled
@@ -35,6 +37,26 @@ def test_a_state_that_is_too_large_is_shortened_and_says_so():
     assert len(device.broker.on(TOPICS.state)) == before
     assert "shortened" not in device.ask("status")["result"]
     assert reconnected(device, maximum_packet_size=100_000).state()["apps"] == whole["apps"]
+
+
+def test_an_event_that_the_broker_does_not_take_is_given_up_and_counted():
+    device = settled()
+    device.broker.disconnect()
+    device.agent.journal.tell(Happening("drift", {"message": "x" * 3000}))
+    device.agent.journal.tell(Happening("drift", {"message": "y"}))
+    device.settle()
+    reconnected(device, maximum_packet_size=2000)
+    assert [json.loads(sent.payload)["message"] for sent in device.broker.on(TOPICS.event)] == ["y"]
+    assert device.ask("status")["result"]["outbox"] == {"rows": 0, "dropped": 1}
+    device.wait(10)
+    assert device.store.outbox_counts() == OutboxCounts(rows=0, dropped=1)
+
+
+def test_progress_that_the_broker_does_not_take_is_left_out():
+    device = reconnected(settled(), maximum_packet_size=200)
+    device.agent.handle(PullProgress("registry.example/" + "x" * 100, 1, 2))
+    device.settle()
+    assert not device.broker.on(TOPICS.progress)
 
 
 def test_no_more_is_on_its_way_than_the_broker_takes():

@@ -341,6 +341,18 @@ def test_an_answer_that_the_broker_does_not_take_is_told_to_be_too_large():
     assert codes(device) == ["too_large"]
 
 
+def test_an_answer_that_cannot_be_told_at_all_is_given_up():
+    device = settled()
+    device.broker.disconnect()
+    device.broker.maximum_packet_size = 700
+    device.broker.connect()
+    device.settle()
+    device.order(TOPICS.command("report"), {}, correlation=b"c" * 600)
+    device.command("report", "c2")
+    assert [answer["id"] for answer in device.answers()] == ["c2"]
+    assert not device.agent.link.answers.waiting
+
+
 @pytest.mark.parametrize("world_too", [False, True], ids=["the agent", "the machine"])
 def test_the_power_is_cut_at_every_call_of_a_command(stop, world_too):
     whole = settled()
