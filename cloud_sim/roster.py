@@ -97,17 +97,7 @@ def _complaint(report: ServiceReport) -> str | None:
 
 def born(device: Device, session: int, told: Mapping[str, Have | None], agent: str | None) -> Device:
     """A birth always counts, whatever its number: a device whose volume was deleted numbers its sessions anew."""
-    known = device.state_number if session >= device.session else (0, 0)
-    return replace(
-        device,
-        session=session,
-        born=True,
-        lost_at=None,
-        offline_reason=None,
-        told=told,
-        agent=agent,
-        state_number=known,
-    )
+    return replace(device, session=session, born=True, lost_at=None, offline_reason=None, told=told, agent=agent)
 
 
 def died(device: Device, session: int, reason: str, now: float, *, retained: bool) -> Device:
@@ -122,11 +112,19 @@ def died(device: Device, session: int, reason: str, now: float, *, retained: boo
 
 
 def reported(device: Device, number: tuple[int, int], state: State, agent: str | None) -> Device:
-    """A state. An older one than the last says nothing, nor does one of a session that was over when it connected."""
-    if number < device.state_number:
+    """A state. An older one than the last says nothing, nor does one of a session that was over when it connected.
+
+    One of the session that was born last outranks all others: the broker may still retain one of a higher session,
+    from before the device lost its database.
+    """
+    if _rank(device, number) < _rank(device, device.state_number):
         return device
     told = state.have if number[0] >= device.session else device.told
     return replace(device, state=state, state_number=number, told=told, agent=agent or device.agent)
+
+
+def _rank(device: Device, number: tuple[int, int]) -> tuple[bool, int, int]:
+    return (device.born and number[0] == device.session, *number)
 
 
 def forgotten(device: Device) -> Device:
@@ -145,7 +143,7 @@ class Yardstick:
         """Why the device is not as published, in words; None when it has converged, proven by digest."""
         if device.presence(now) == OFFLINE:
             return f"offline ({device.offline_reason or 'never heard of'})"
-        if device.state is None or device.state_number[0] < device.session:
+        if device.state is None or device.state_number[0] != device.session:
             return "has not reported its state since it connected"
         have = device.state.have
         for scope, wanted in ((FLEET, self._targets.get(None)), (DEVICE, self._targets.get(device.id))):

@@ -16,8 +16,10 @@ from paho.mqtt import client as paho
 from typer.testing import CliRunner
 
 from cloud_sim.cli.commands import app
+from cloud_sim.clock import monotonic
 from cloud_sim.cloud import Cloud, NotConverged
 from cloud_sim.connection import Denied, Unreachable
+from cloud_sim.roster import LOST_AFTER_S
 from device_agent.core.scopes import effective_digest
 from device_agent.model.canonical import digest
 from device_agent.model.errors import Refused
@@ -155,6 +157,47 @@ def test_a_session_ends_cleanly_or_is_lost(broker: Mosquitto, database: Path) ->
         assert cloud.wait_for(lambda: presences() == {"d1": "offline", "d2": "lost?"}, WAIT_S), presences()
     with Cloud(broker.url, "plant7", database=database) as cloud:
         assert presences() == {"d1": "offline", "d2": "offline"}
+
+
+@pytest.mark.parametrize("version", [paho.MQTTv5, paho.MQTTv311], ids=["mqtt5", "mqtt311"])
+def test_a_device_is_called_offline_30_s_after_its_will(
+    broker: Mosquitto, database: Path, version: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With MQTT 3.1.1 the Will comes at once: a device that only changes its network is back before."""
+    passed = 0.0
+    monkeypatch.setattr("cloud_sim.cloud.monotonic", lambda: monotonic() + passed)
+    with Cloud(broker.url, "plant7", database=database) as cloud:
+
+        def becomes(presence: str) -> bool:
+            return cloud.wait_for(lambda: [cloud.presence(each) for each in cloud.devices()] == [presence], WAIT_S)
+
+        first = PlainDevice(broker, "plant7", "d1", version=version)
+        assert becomes("online")
+        first.vanish()
+        assert becomes("lost?")
+        again = PlainDevice(broker, "plant7", "d1", session=2, version=version)
+        assert becomes("online")
+        passed = LOST_AFTER_S
+        assert becomes("online")
+        passed = 0.0
+        again.vanish()
+        assert becomes("lost?")
+        passed = LOST_AFTER_S
+        assert becomes("offline")
+
+
+def test_a_device_that_numbers_its_sessions_anew_is_heard(broker: Mosquitto, database: Path) -> None:
+    before = PlainDevice(broker, "plant7", "d1", session=1000)
+    with Cloud(broker.url, "plant7", database=database) as cloud:
+        cloud.publish(APPS)
+        cloud.wait_converged(WAIT_S, ["d1"])
+    before.vanish()
+    with Cloud(broker.url, "plant7", database=database) as cloud:
+        with pytest.raises(NotConverged, match="offline"):
+            cloud.wait_converged(0.1, ["d1"])
+        with PlainDevice(broker, "plant7", "d1", session=1):
+            cloud.wait_converged(WAIT_S, ["d1"])
+        assert cloud.wait_for(lambda: [cloud.presence(each) for each in cloud.devices()] == ["offline"], WAIT_S)
 
 
 def test_acks_are_kept_once_and_gaps_are_seen(broker: Mosquitto, database: Path) -> None:

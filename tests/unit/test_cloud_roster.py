@@ -69,6 +69,27 @@ def test_a_device_whose_volume_was_deleted_numbers_anew_and_is_heard() -> None:
     assert new.state.have == {"fleet": None}
 
 
+def test_what_the_broker_retains_of_a_lost_database_is_outranked_by_the_new_session() -> None:
+    """The birth of the new session came, and its state not yet: what is retained is the old session's."""
+    retained = (9, 40), state({"fleet": SOME}), None
+    for device in (
+        born(reported(Device("d1"), *retained), 1, {}, None),
+        reported(born(Device("d1"), 1, {}, None), *retained),
+    ):
+        assert Yardstick({}).shortfall(device, 0.0) == "has not reported its state since it connected"
+        new = reported(device, (1, 1), state({"fleet": None}), None)
+        assert new.state
+        assert new.state.have == {"fleet": None}
+        assert Yardstick({}).shortfall(new, 0.0) is None
+        assert reported(new, *retained) == new
+
+
+def test_a_death_of_the_new_session_counts_although_its_number_is_lower() -> None:
+    device = born(online(session=9), 1, {}, None)
+    assert died(device, 1, "lost", 100.0, retained=False).presence(100.0) == "lost?"
+    assert died(device, 1, "stopped", 100.0, retained=False).presence(100.0) == "offline"
+
+
 def test_an_older_state_is_left_out() -> None:
     device = reported(online(), (1, 5), state({"fleet": SOME}), None)
     assert reported(device, (1, 4), state({"fleet": None}), None) == device
