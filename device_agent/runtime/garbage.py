@@ -56,7 +56,7 @@ class Garbage:
         """`collect`, and what was not let go before at once, too. Returns the references that are being removed."""
         self._not_before.clear()
         self.collect(observed, kept)
-        return sorted(image for image, _ in self._not_before)
+        return sorted(image for image, _ in self._flying)
 
     def _remove(self, row: PulledImage, image: str) -> None:
         self._flying.add((row.image, row.image_id))

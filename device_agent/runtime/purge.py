@@ -44,16 +44,19 @@ def begin(agent: "Agent", args: Mapping[str, Json], reply: Reply) -> None:
 
 def _problems(agent: "Agent", app: str, names: list[str], found: Mapping[str, Volume]) -> Iterator[Problem]:
     reconciler = agent.reconciler
-    # What settled last is what a release that fails is rolled back to: its data must be there then.
-    contents = (reconciler.content.get(app), reconciler.running.get(app), agent.releases.last_good(app))
-    wanted = [content for content in contents if content]
-    used = {each.volumes[key].name: name for each in wanted for name, s in each.services.items() for key in s.volumes}
+    # Of any app: a volume of one can be external to another. What settled last is what a release that fails is rolled
+    # back to: its data must be there then.
+    last = (agent.releases.last_good(name) for name in agent.rollout.apps)
+    wanted = [c for c in (*reconciler.content.values(), *reconciler.running.values(), *last) if c]
+    used = {
+        c.volumes[key].name: f"{c.name}/{name}" for c in wanted for name, s in c.services.items() for key in s.volumes
+    }
     for index, name in enumerate(names):
         if name not in found:
             yield Problem(f"/volumes/{index}", f"{app} has no volume {name} here that is the agent's")
         elif found[name].name in used:
             user = used[found[name].name]
-            yield Problem(f"/volumes/{index}", f"{name} is wanted by {app}/{user}: publish a target without it first")
+            yield Problem(f"/volumes/{index}", f"{name} is wanted by {user}: publish a target without it first")
 
 
 def _delete(agent: "Agent", app: str, names: tuple[str, ...], reply: Reply) -> None:

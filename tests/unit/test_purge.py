@@ -49,6 +49,19 @@ def test_the_volumes_of_a_removed_app_are_deleted_when_they_are_named() -> None:
     assert device.world.volumes == {}
 
 
+def test_what_another_app_wants_is_not_deleted_also_before_it_has_a_container() -> None:
+    device = left_over()
+    other = app(
+        {"volumes": {"its": {"external": True, "name": "web_old"}}}, one=service("absent:1", volumes=["its:/x"])
+    )
+    device.publish({**LESS, "other": other}, revision=3)
+    device.wait(5)
+    answer = device.ask("purge", app="web", volumes=["old"])
+    assert answer["error"]["code"] == "not_purged"
+    assert "other/one" in answer["error"]["message"]
+    assert set(device.world.volumes) == {"web_data", "web_old"}
+
+
 def test_what_is_wanted_is_not_deleted_and_neither_is_what_was_named_with_it() -> None:
     device = left_over()
     answer = device.ask("purge", app="web", volumes=["old", "data"])
@@ -122,6 +135,24 @@ def test_images_that_nothing_wants_are_removed_when_that_is_asked_for() -> None:
     device.publish({"web": app(api=service("absent:1"))}, revision=2)
     assert device.ask("prune")["status"] in ("ok", "error")
     assert "docker.io/library/api:1" in device.world.images, "not of its own pulls"
+
+
+def test_what_was_not_let_go_is_removed_when_that_is_asked_for_and_named() -> None:
+    device = online("here:1")
+    locked = True
+
+    def trouble(name: str) -> None:
+        if locked and name == "remove_image":
+            raise EngineError("image_in_use", "a container of somebody else has it", Kind.OUTSIDE)
+
+    device.trouble = trouble
+    for revision in (1, 2, 3):
+        device.world.offer_image(f"own:{revision}")
+        device.publish({"web": app(api=service(f"own:{revision}"))}, revision=revision)
+        device.converge()
+    locked = False
+    assert device.ask("prune")["result"] == {"images": ["docker.io/library/own:1"]}
+    assert "docker.io/library/own:1" not in device.world.images
 
 
 def test_the_history_is_what_the_database_remembers() -> None:
