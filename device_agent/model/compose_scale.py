@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from device_agent.model.compose import Port, ServiceNetwork
+from device_agent.model.compose import Port, Service, ServiceNetwork
 from device_agent.model.place import Place
 
 _OF_ONE = ("ipv4_address", "ipv6_address", "mac_address")
@@ -44,6 +44,12 @@ def too_narrow(ports: Iterable[Port], containers: int) -> Iterator[Port]:
         first, _, last = (port.published or "").partition("-")
         if first and int(last or first) - int(first) + 1 < containers:
             yield port
+
+
+def has_fixed_address(service: Service) -> bool:
+    """Whether its container has an address that no other can have at the same time."""
+    fixed = (getattr(network, key) for network in service.networks.values() for key in _OF_ONE)
+    return service.mac_address is not None or any(fixed)
 
 
 def _written(place: Place) -> tuple[str, ...]:

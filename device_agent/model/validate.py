@@ -32,7 +32,7 @@ from device_agent.model.compose import (
 from device_agent.model.compose_dependencies import warn_of_never_met
 from device_agent.model.compose_forms import APP_NAME, KEY_NAME
 from device_agent.model.compose_lists import WHEN_PUBLISHING
-from device_agent.model.compose_scale import too_narrow
+from device_agent.model.compose_scale import has_fixed_address, too_narrow
 from device_agent.model.compose_units import NotValid, duration, one_of
 from device_agent.model.errors import MOST_PROBLEMS, Problem, Refused
 from device_agent.model.place import Enough, Names, Notes, Place, Reader, by, read, read_fields, read_object
@@ -162,14 +162,23 @@ def _with_update(place: Place, services: Mapping[str, Service], default: Update)
     for name, service in services.items():
         own = "update" in service.model_fields_set
         complete[name] = service if own else service.model_copy(update={"update": default})
-        if complete[name].update.strategy == "start-first" and any(too_narrow(service.ports, 2 * service.scale)):
+        if complete[name].update.strategy == "start-first":
             where = ("services", name, "x-update") if own else ("x-update",)
-            message = f"the old and the new of `{name}` run side by side, and its host ports are too few for both"
-            place.invalid(f"start-first: {message}: publish a range of {2 * service.scale} ports, or none", *where)
-        if complete[name].update.strategy == "start-first" and service.container_name:
-            where = ("services", name, "x-update") if own else ("x-update",)
-            place.invalid(f"start-first: the old and the new of `{name}` cannot both have its `container_name`", *where)
+            for problem in _not_beside_itself(name, service):
+                place.invalid(f"start-first: {problem}", *where)
     return complete
+
+
+def _not_beside_itself(name: str, service: Service) -> Iterator[str]:
+    if any(too_narrow(service.ports, 2 * service.scale)):
+        yield (
+            f"the old and the new of `{name}` run side by side, and its host ports are too few for both: "
+            f"publish a range of {2 * service.scale} ports, or none"
+        )
+    if service.container_name:
+        yield f"the old and the new of `{name}` cannot both have its `container_name`"
+    if has_fixed_address(service):
+        yield f"the old and the new of `{name}` cannot both have its fixed address"
 
 
 def _name_once(root: Place, apps: Mapping[str, App]) -> None:

@@ -94,6 +94,22 @@ def test_two_containers_cannot_have_one_name() -> None:
     assert pointers(refuse({"web": {"services": {"a": scaled}}})) == ["/apps/web/services/a/container_name"]
 
 
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"networks": {"lan": {"ipv4_address": "10.9.0.2"}}},
+        {"networks": {"lan": {"ipv6_address": "fd00::2"}}},
+        {"networks": {"lan": {"mac_address": "02:42:ac:11:00:02"}}},
+        {"mac_address": "02:42:ac:11:00:02"},
+    ],
+)
+def test_two_containers_cannot_have_one_address(keys: dict[str, Any]) -> None:
+    beside = {**ANY, "x-update": {"strategy": "start-first"}, **keys}
+    (problem,) = refuse({"web": {"services": {"a": beside}, "networks": {"lan": {}}}}).problems
+    assert problem.pointer == "/apps/web/services/a/x-update"
+    assert "fixed address" in problem.message
+
+
 def test_who_shares_a_network_depends_on_its_owner() -> None:
     assert parse({"services": {"a": {**ANY, "network_mode": "service:b"}, "b": ANY}}).services["a"].depends_on == {
         "b": Dependency()
