@@ -20,7 +20,7 @@ from device_agent.model.compose import Window
 from device_agent.model.errors import EngineAway, EngineError
 from device_agent.model.observed import Container, Observed
 from device_agent.model.steps import Step
-from device_agent.model.target import DEVICE
+from device_agent.model.target import DEVICE, Target
 from device_agent.runtime.inbox import LocksRead
 from device_agent.runtime.workers import CALL
 
@@ -66,7 +66,7 @@ class Holds:
         if observed is None or change is None:
             self._let_go(app)
             return Choice(wanted)
-        why = held(change, self._facts(app, change))
+        why = held(change, self._facts(app, change, self.agent.reconciler.wanted.targets))
         if why is None:
             self._let_go(app)
             unlocked = self._unlocked(app, wanted)
@@ -86,6 +86,12 @@ class Holds:
             fetch = ahead(change.plan)
         return Choice(content or wanted, idle=content is None, ahead=fetch)
 
+    def would_hold(self, change: Change, app: str, targets: Mapping[str, Target]) -> Held | None:
+        """Why a release of these targets would wait. Update locks are not asked for: what is known of them counts."""
+        if change.wanted and change.settled and change.settled.digest == change.wanted.digest:
+            return None
+        return held(change, self._facts(app, change, targets))
+
     def _change(self, app: str, wanted: WantedApp | None, observed: Observed) -> Change | None:
         """None: what is wanted has settled before, or is left as it is for its failure."""
         record = self.agent.rollout.apps.get(app)
@@ -101,8 +107,8 @@ class Holds:
             plan = plan_app(wanted, observed, attempts, specs, gated=gated, pulled=pulled)
         return change_to(wanted, plan, observed, record)
 
-    def _facts(self, app: str, change: Change) -> Facts:
-        target = self.agent.reconciler.wanted.targets.get(DEVICE)
+    def _facts(self, app: str, change: Change, targets: Mapping[str, Target]) -> Facts:
+        target = targets.get(DEVICE)
         return Facts(
             now=self.agent.clock.now(),
             windows=self._windows(app, change),

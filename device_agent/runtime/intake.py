@@ -351,8 +351,9 @@ class Intake:
                 current=have,
             )
         )
-        if refused.code == "fork":
-            fields = {"scope": scope, "revision": str(ack.version), "digest": ack.digest, "message": refused.message}
+        if refused.code == "fork" and ack.version:
+            version = {"epoch": ack.version.epoch, "revision": ack.version.revision}
+            fields = {"scope": scope, **version, "digest": ack.digest, "message": refused.message}
             self.agent.journal.tell(Happening("target_fork", fields))
         self._acknowledge(token)
 

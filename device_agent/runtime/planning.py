@@ -3,11 +3,12 @@
 Sizes are asked of the registry by a worker, so the answer comes a moment later where something would be fetched.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from device_agent.core.cost import Fetched, interruptions, pulls
+from device_agent.core.holds import Held, change_to
 from device_agent.core.planner import plan_app, plan_removal
 from device_agent.core.wanted import WantedApp
 from device_agent.model.errors import EngineAway, EngineError, Refused
@@ -18,6 +19,7 @@ from device_agent.ports import Engine
 from device_agent.runtime.arguments import document, no_more
 from device_agent.runtime.inbox import SizesRead
 from device_agent.runtime.workers import CALL, Workers
+from device_agent.wire.messages import time_text
 
 if TYPE_CHECKING:
     from device_agent.core.intake import Wanted
@@ -92,6 +94,8 @@ def plan_body(agent: "Agent", found: Planned, sizes: Sizes) -> Json:
     text = [f"{plan.app}:\n" + _indented(str(plan)) for plan in plans if plan.steps]
     text += [str(fetched)] if sizes else []
     text += ["downtime:\n" + _indented("\n".join(map(str, stopped)))] if stopped else []
+    held = dict(_held(agent, found))
+    text += ["held:\n" + _indented("\n".join(f"{app}: {why.message}" for app, why in held.items()))] if held else []
     return {
         "apps": {
             plan.app: [{"step": step.id, "cause": step.cause, "until": step.until or None} for step in plan.steps]
@@ -107,9 +111,22 @@ def plan_body(agent: "Agent", found: Planned, sizes: Sizes) -> Json:
         "downtime": {
             each.service: {"strategy": each.strategy, "down": each.down, "message": each.message} for each in stopped
         },
+        "held": {
+            app: {"cause": why.cause, "message": why.message, "until": why.until and time_text(why.until)}
+            for app, why in held.items()
+        },
         "policy": "allowed",
         "text": "\n".join(text) or "nothing to do",
     }
+
+
+def _held(agent: "Agent", found: Planned) -> Iterator[tuple[str, Held]]:
+    """The apps whose change would wait."""
+    for plan in found.plans:
+        change = change_to(found.wanted.apps.get(plan.app), plan, found.observed, agent.rollout.apps.get(plan.app))
+        why = agent.holds.would_hold(change, plan.app, found.wanted.targets)
+        if why:
+            yield plan.app, why
 
 
 def _plan_of(agent: "Agent", name: str, wanted: WantedApp | None, observed: Observed) -> Plan:

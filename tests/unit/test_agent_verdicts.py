@@ -120,6 +120,8 @@ def test_the_same_version_with_another_content_is_a_fork(device):
     (ack,), events = answer(device, payload({"web": app(api=service(user="1"))}, revision=5))
     assert (ack["verdict"], ack["code"]) == ("rejected", "fork")
     assert events == ["target_fork"]
+    event = json.loads(device.broker.on(TOPICS.event)[-1].payload)
+    assert (event["epoch"], event["revision"], event["digest"]) == (1, 5, ack["digest"])
 
 
 @pytest.mark.parametrize(

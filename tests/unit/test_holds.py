@@ -14,7 +14,7 @@ from device_agent.model.errors import EngineAway, EngineError, Kind
 from device_agent.model.memory import AppRecord
 from device_agent.model.observed import UPDATE_LOCK, Observed, Status
 from device_agent.runtime.workers import STOP
-from tests.builders import NOW, app, plan, removal, running, service, wanted, world
+from tests.builders import NOW, app, payload, plan, removal, running, service, wanted, world
 from tests.device import Device, PowerCut, online, settled
 
 V1 = {"web": app(api=service("api:1"), db=service("db:1"))}
@@ -674,3 +674,32 @@ def test_the_power_goes_at_every_call_while_a_release_waits(why: str) -> None:
 
 def test_a_day_is_a_day() -> None:
     assert next_opening(LATER, NOW) == (NOW + timedelta(days=1)).replace(hour=2)
+
+
+# What a plan says of it.
+
+
+def would_be(device: Device, apps: Any, /, **more: Any) -> Any:
+    return device.ask("plan", target=payload(apps, revision=2, **more).decode())["result"]
+
+
+def test_a_plan_says_that_a_release_would_wait_and_for_what() -> None:
+    device = settled(V1)
+    assert would_be(device, V2)["held"] == {}
+    told = would_be(device, {"web": {**V2["web"], "x-maintenance": NIGHT}})
+    assert told["held"] == {
+        "web": {
+            "cause": "window",
+            "message": "its next maintenance window begins at 2026-11-23 02:00 UTC",
+            "until": "2026-11-23T02:00:00.000Z",
+        }
+    }
+    assert "held:\n  web: its next maintenance window begins at 2026-11-23 02:00 UTC" in told["text"]
+    assert "create" in told["text"]
+    assert would_be(device, {**V1, "more": {**V1["web"], "x-maintenance": NIGHT}})["held"] == {}
+
+
+def test_a_plan_of_what_the_device_holds_says_so() -> None:
+    device = settled(V1)
+    told = would_be(device, {"web": V2["web"]}, device="d1", hold=True)
+    assert (told["held"]["web"]["cause"], told["held"]["web"]["until"]) == ("hold", None)
