@@ -67,20 +67,22 @@ class Draft:
         return self._steps[id_]
 
     def in_order(self) -> tuple[Step, ...]:
-        """Each after those it waits for."""
+        """Each after those it waits for. Raises `AssertionError` where they wait for each other: a planner's defect."""
         # A target may chain as many services as fit into it: no recursion.
         position = {id_: number for number, id_ in enumerate(self._steps)}
         placed: dict[str, Step] = {}
         for first in self._steps:
-            way = [first]
+            way: dict[str, None] = {first: None}
             while way:
-                step = self._steps[way[-1]]
+                step = self._steps[next(reversed(way))]
                 missing = step.after - placed.keys()
+                if missing & way.keys():
+                    raise AssertionError(f"steps of {self.app} wait for each other: {', '.join(way)}")
                 if missing:
-                    way.append(min(missing, key=position.__getitem__))
+                    way[min(missing, key=position.__getitem__)] = None
                 else:
                     placed.setdefault(step.id, step)
-                    way.pop()
+                    del way[step.id]
         return tuple(placed.values())
 
     def waiting(self, subject: str, spec: str, app: str | None = None) -> str:
