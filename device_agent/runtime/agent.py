@@ -72,6 +72,7 @@ from device_agent.runtime.intake import Intake
 from device_agent.runtime.journal import Journal
 from device_agent.runtime.link import Link
 from device_agent.runtime.logs import Logs
+from device_agent.runtime.paused import Paused
 from device_agent.runtime.planning import Planning
 from device_agent.runtime.progress import Progress
 from device_agent.runtime.reconciler import Reconciler
@@ -155,6 +156,7 @@ class Agent:
         self.host = HostWatch(host, clock, self._tell_of_host)
         self.holds = Holds(self)
         self.tails = Tails(engine, workers, inbox.put)
+        self.paused = Paused()
         self.reconciler = Reconciler(
             engine=engine,
             workers=workers,
@@ -365,6 +367,8 @@ class Agent:
         self.forget_orders(order for order in self.orders.values() if carried_out(order, observed))
         self.holds.forget_gone(observed)
         self.tails.read(observed)
+        for happening in self.paused.seen(observed):
+            self.journal.tell(happening)
         if self.reconciler.at_rest:
             self.garbage.collect(observed, self.wanted_images())
         wait_s = self.releases.next_wait_s(planned)

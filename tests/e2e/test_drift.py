@@ -64,7 +64,7 @@ def test_what_is_done_to_a_container_by_hand_must_be_repaired(
 
 
 def test_a_paused_container_must_be_told_and_left_to_who_paused_it(converged: Device, client: Stranger) -> None:
-    before = converged.identities()
+    before, known = converged.identities(), len(converged.events("paused"))
     converged.host.api.pause(before["web/api"][0])
 
     def reason() -> dict[str, Any]:
@@ -72,6 +72,8 @@ def test_a_paused_container_must_be_told_and_left_to_who_paused_it(converged: De
 
     eventually(lambda: reason().get("code") == "paused", REPAIRED_S, "the reason paused")
     assert converged.identities() == before
+    (told,) = eventually(lambda: converged.events("paused")[known:], REPAIRED_S, "the event paused")
+    assert (told["app"], told["service"]) == ("web", "api")
     converged.host.api.unpause(before["web/api"][0])
     converged.converge()
     assert converged.identities() == before

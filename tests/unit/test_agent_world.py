@@ -67,6 +67,19 @@ def test_a_quiet_device_does_nothing_but_a_slow_check():
     assert len(device.fuse.calls) <= 2 * 7
 
 
+def test_a_paused_container_is_told_once_each_time():
+    device = settled()
+    mine = device.containers()["web/api"]
+    for number in (1, 2):
+        mine.status = Status.PAUSED
+        device.world.happened(mine, "pause")
+        device.wait(1300)
+        assert device.events() == ["paused"] * number
+        mine.status = Status.RUNNING
+        device.world.happened(mine, "unpause")
+        device.wait(5)
+
+
 # The engine.
 
 
