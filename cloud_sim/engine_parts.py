@@ -72,6 +72,7 @@ class SimContainer:
     status: Status = Status.CREATED
     health: Health | None = None
     exit_code: int | None = None
+    created_at: str | None = None
     started_at: str | None = None
     restarts: int = 0
     error: str = ""
@@ -149,6 +150,7 @@ class SimContainer:
             exit_code=self.exit_code,
             restart=self.restart.policy,
             limits=replace(self.limits, retries=self.restart.max_retries),
+            created_at=self.created_at,
             started_at=self.started_at,
             restarts=self.restarts,
             error=self.error,

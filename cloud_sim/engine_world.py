@@ -190,6 +190,7 @@ class World:
             labels={**made.service.labels, **made.labels},
             attached={endpoint.network: "" for endpoint in made.endpoints[:1]},
             anonymous=tuple(anonymous),
+            created_at=self._moment(),
         )
         self.containers[container.id] = container
         self.happened(container, "create")

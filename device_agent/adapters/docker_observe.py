@@ -72,6 +72,7 @@ class Inspected:
     status: Status
     exit_code: int | None
     restart: str
+    created_at: str | None
     started_at: str | None
     restarts: int
     error: str
@@ -101,6 +102,7 @@ def with_inspection(listed: Listed, inspected: Inspected | None, networks: Mappi
         exit_code=inspected.exit_code if ended else None,
         restart=inspected.restart,
         limits=inspected.limits,
+        created_at=inspected.created_at,
         started_at=inspected.started_at,
         restarts=inspected.restarts,
         error=inspected.error,
@@ -121,6 +123,7 @@ def inspected_container(body: bytes, mark: tuple[Status, int | None]) -> Inspect
         status=status,
         exit_code=state.get("ExitCode"),
         restart=(host.get("RestartPolicy") or {}).get("Name") or "no",
+        created_at=document.get("Created") or None,
         started_at=None if started in ("", _NEVER) else started,
         restarts=document.get("RestartCount") or 0,
         error=error,

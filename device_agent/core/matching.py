@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from device_agent.core.limits import changed
 from device_agent.core.wanted import WantedApp, WantedService
+from device_agent.model.compose import Dependency
 from device_agent.model.observed import Container, Health, Observed, Status
 
 
@@ -50,6 +51,18 @@ def as_asked(wanted: WantedService, container: Container | None) -> bool:
     if container is None or container.run == wanted.anew:
         return False
     return not container.up if wanted.stopped else good(container, one_shot=wanted.service.one_shot)
+
+
+def satisfied(dependency: Dependency, match: Match) -> bool:
+    """Whether what is depended on is as far as its `condition` says."""
+    container = match.winner
+    if container is None:
+        return False
+    if dependency.condition == "service_healthy":
+        return container.status is Status.RUNNING and container.health is Health.HEALTHY
+    if dependency.condition == "service_completed_successfully":
+        return container.completed
+    return container.up or container.completed
 
 
 def match_services(wanted: WantedApp, observed: Observed) -> dict[str, Match]:

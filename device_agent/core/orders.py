@@ -1,6 +1,6 @@
 """What operators have said of single services, laid over what is wanted; and when it is of no account any more."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from device_agent.core.matching import match_services
@@ -44,6 +44,18 @@ def orders_for(verb: str, wanted: WantedApp, service: str, observed: Observed) -
         for name, container in containers.items()
         if container and (verb == RESTART or not container.up)
     ]
+
+
+def restarted_with(wanted: WantedApp, services: Collection[str], observed: Observed) -> list[str]:
+    """The services that run and depend on these with `restart`, and those that so depend on them in turn."""
+    matches = match_services(wanted, observed)
+    found = dict.fromkeys(services)
+    for name, service in wanted.services.items():  # each after those it depends on
+        container = matches[name].winner
+        needs = (service_of(other) for other, need in service.service.depends_on.items() if need.restart)
+        if container and container.up and not service.stopped and not found.keys().isdisjoint(needs):
+            found[service_of(name)] = None
+    return [name for name in found if name not in services]
 
 
 def carried_out(order: Order, observed: Observed) -> bool:

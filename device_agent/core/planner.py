@@ -24,11 +24,12 @@ from device_agent.core.draft import (
     remove_containers,
     remove_networks,
 )
+from device_agent.core.following import following
 from device_agent.core.foundations import Foundations
 from device_agent.core.images import NOTHING_PULLED, Pulled
 from device_agent.core.limits import changed
 from device_agent.core.making_room import MakingRoom
-from device_agent.core.matching import Match, as_asked, match_services, present
+from device_agent.core.matching import Match, as_asked, match_services, present, satisfied
 from device_agent.core.naming import Names
 from device_agent.core.wanted import WantedApp, WantedService
 from device_agent.model.compose import Dependency
@@ -63,7 +64,8 @@ def plan_app(
     ground = Foundations(wanted, observed, matches, steps, pulled)
     names = Names(wanted, observed, matches, steps)
     room = MakingRoom(wanted, observed, steps, pulled)
-    return _Planning(wanted, observed, settled, steps, gated, matches, ground, names, room).plan()
+    follow = following(wanted, matches, attempts.now)
+    return _Planning(wanted, observed, settled, steps, gated, matches, ground, names, room, follow).plan()
 
 
 def plan_removal(app: str, observed: Observed, attempts: Attempts) -> Plan:
@@ -88,6 +90,8 @@ class _Planning:
     ground: Foundations
     names: Names
     room: MakingRoom
+    follow: Mapping[str, tuple[str, ...]]
+    """Service → what it depends on with `restart`, and that was replaced after it was started."""
     dependents: dict[str, tuple[Ids, str]] = field(default_factory=dict)
     """Stop → what it waits for besides its dependencies."""
 
@@ -155,22 +159,36 @@ class _Planning:
             self.names.repair(wanted, match.winner, self.ground.images)
         return stops
 
-    def _stop(self, wanted: WantedService, container: Container, cause: str, after: Ids) -> Ids:
+    def _stop(
+        self, wanted: WantedService, container: Container, cause: str, after: Ids, *, follows: bool = False
+    ) -> Ids:
         action = Stop(container.name, container.id, grace_s(self.wanted, wanted.name))
-        return self.steps.add(Step(action, wanted.name, container.spec, cause, after))
+        return self.steps.add(Step(action, wanted.name, container.spec, cause, after, follows=follows))
 
     def _service(self, wanted: WantedService, match: Match) -> None:
         if match.winner and match.winner.up and (lost := self._outlived(wanted, match.winner)):
             cause = f"{lost}, whose {wanted.shares[lost]} it shares, was started after it"
             self._restart(wanted, match.winner, cause, self._foundations(wanted, match))
+        if match.winner and wanted.name in self.follow:
+            replaced = self.follow[wanted.name][0]
+            cause = f"{replaced}, on which it depends with restart, was replaced after it was started"
+            self._restart(wanted, match.winner, cause, self._foundations(wanted, match), follows=True)
         proved = match.winner is not None and as_asked(wanted, match.winner)
         if match.winner and (proved or match.winner.up):
-            # While it runs and has not proved good, what it replaced is kept, stopped.
-            until = "its release has passed its gate" * self.gated if proved else f"{wanted.name} is good"
-            self._retire_others(wanted, match, match.winner, until)
+            if match.others:
+                # While it runs and has not proved good, what it replaced is kept, stopped.
+                until = self._kept_until(wanted) if proved else f"{wanted.name} is good"
+                self._retire_others(wanted, match, match.winner, until)
             self.names.repair(wanted, match.winner, self.ground.images)
         else:
             self._bring_up(wanted, match)
+
+    def _kept_until(self, wanted: WantedService) -> str:
+        """What was replaced is no more of use; it tells who has known it, and is to be started again."""
+        if self.gated:
+            return "its release has passed its gate"
+        known = sorted(name for name, replaced in self.follow.items() if wanted.name in replaced)
+        return f"{known[0]}, which depends on it with restart, was started again" if known else ""
 
     def _outlived(self, wanted: WantedService, container: Container) -> str:
         """A namespace ends with the process that it was made for: who joined it is left with none. Whose it was."""
@@ -180,11 +198,13 @@ class _Planning:
                 return name
         return ""
 
-    def _restart(self, wanted: WantedService, container: Container, cause: str, after: Ids) -> None:
+    def _restart(
+        self, wanted: WantedService, container: Container, cause: str, after: Ids, *, follows: bool = False
+    ) -> None:
         # `again`: it waits longer each time. A clock that was set back makes it look so although it is not.
-        stopped = self._stop(wanted, container, cause, after)
-        start = Start(container.name)
-        self.steps.add(Step(start, wanted.name, container.spec, cause, stopped, commits=True, again=True))
+        stopped = self._stop(wanted, container, cause, after, follows=follows)
+        start = Step(Start(container.name), wanted.name, container.spec, cause, stopped, commits=True, again=True)
+        self.steps.add(replace(start, follows=follows))
 
     def _remove(
         self, wanted: WantedService, container: Container, cause: str, after: Ids = NONE, until: str = ""
@@ -266,7 +286,7 @@ class _Planning:
             if match is None:
                 continue
             stopped = self.wanted.services[name].stopped
-            if not stopped and _satisfied(dependency, match):
+            if not stopped and satisfied(dependency, match):
                 continue
             if not dependency.required and self._failing(name, match):
                 continue
@@ -400,17 +420,6 @@ def _never(other: WantedService, dependency: Dependency, match: Match) -> str:
     if dependency.condition == "service_healthy" and running and match.winner and match.winner.health is None:
         why = f"it has no health check, nor has its image: give it one, {INSTEAD}"
     return f", which can never be: {why}" if why else ""
-
-
-def _satisfied(dependency: Dependency, match: Match) -> bool:
-    container = match.winner
-    if container is None:
-        return False
-    if dependency.condition == "service_healthy":
-        return container.status is Status.RUNNING and container.health is Health.HEALTHY
-    if dependency.condition == "service_completed_successfully":
-        return container.completed
-    return container.up or container.completed
 
 
 def _why_created(wanted: WantedService, match: Match) -> str:

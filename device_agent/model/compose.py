@@ -76,6 +76,7 @@ class VolumesFrom(Frozen):
 class Dependency(Frozen):
     condition: Literal["service_started", "service_healthy", "service_completed_successfully"] = "service_started"
     required: bool = True
+    restart: bool = False
 
 
 class Healthcheck(Frozen):

@@ -26,9 +26,9 @@ from device_agent.model.compose_lists import (
     string_or_list,
     strings,
 )
-from device_agent.model.compose_units import NotSupported, NotValid
+from device_agent.model.compose_units import NotValid
 from device_agent.model.observed import LABEL_UPDATE_LOCK
-from device_agent.model.place import UNSUPPORTED, Place, Reader, by, list_of, read, read_fields, read_object
+from device_agent.model.place import Place, Reader, by, list_of, read, read_fields, read_object
 
 
 def _command(place: Place) -> tuple[str, ...] | None:
@@ -45,21 +45,7 @@ _DEPENDENCY: Mapping[str, Reader] = {
 
 
 def _dependency(place: Place) -> Dependency:
-    fields = read_object(place, _DEPENDENCY, required=("condition",))
-    if fields.pop("restart", False) and not _written_by_compose(place):
-        raise NotSupported(UNSUPPORTED, "restart")
-    return Dependency(**fields)
-
-
-def _written_by_compose(place: Place) -> bool:
-    """Whether Compose writes `restart: true` here itself, where it says nothing new.
-
-    The one cannot go on in a namespace of the other's old container, and finds its new one by the name of a link.
-    """
-    service = place.parent.parent.value if place.parent and place.parent.parent else {}
-    joins = f"service:{place.key}" in (service.get(key) for key in ("network_mode", "pid", "ipc"))
-    links = service.get("links")
-    return joins or any(str(link).partition(":")[0] == place.key for link in (links if isinstance(links, list) else ()))
+    return Dependency(**read_object(place, _DEPENDENCY, required=("condition",)))
 
 
 def _depends_on(place: Place) -> dict[str, Dependency]:

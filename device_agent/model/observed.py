@@ -115,6 +115,7 @@ class Container:
     restart: str = ""
     """Its restart policy, in the engine's words."""
     limits: Limits = field(default_factory=Limits)
+    created_at: str | None = None
     started_at: str | None = None
     restarts: int = 0
     error: str = ""

@@ -224,6 +224,8 @@ class Step:
     """The second half of a replacement whose first half stopped something: never left out once that was done."""
     again: bool = False
     """Starts what has ended by itself: counts as an attempt even when the engine says yes."""
+    follows: bool = False
+    """Of a restart after what it depends on was replaced: nothing is wrong with the service itself."""
 
     @property
     def id(self) -> str:

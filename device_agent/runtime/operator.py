@@ -11,7 +11,7 @@ import structlog
 from device_agent.core.draft import image_subject
 from device_agent.core.holds import HOLD
 from device_agent.core.matching import as_asked, match_services
-from device_agent.core.orders import RESTART, START, STOP, UNLOCK, orders_for
+from device_agent.core.orders import RESTART, START, STOP, UNLOCK, orders_for, restarted_with
 from device_agent.core.wanted import WantedApp
 from device_agent.model.errors import Refused
 from device_agent.model.memory import BadRelease, Order
@@ -47,6 +47,8 @@ def _order(agent: "Agent", args: Mapping[str, Json], verb: str) -> Json:
     observed = agent.reconciler.observed
     if observed is None and verb != STOP:
         raise Refused("engine_away", "the engine has not answered yet: nothing can be done with containers")
+    if observed and verb == RESTART:
+        names += restarted_with(app, names, observed)
     new = [order for name in names for order in orders_for(verb, app, name, observed or Observed())]
     old = [order for order in agent.orders.values() if order.app == app.name and service_of(order.service) in names]
     _replace(agent, old, new)

@@ -150,7 +150,9 @@ class Progress:
 
 
 def _asked(wanted: WantedApp, step: Step) -> bool:
-    """Whether an operator, or a `pull_policy`, has asked for it: no drift."""
+    """Whether an operator, a `pull_policy` or a `depends_on` has asked for it: no drift."""
+    if step.follows:
+        return True
     if isinstance(step.action, Pull):
         return step.action.policy != "missing"
     service = wanted.services.get(step.subject)

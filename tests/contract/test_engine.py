@@ -24,6 +24,7 @@ from device_agent.model.observed import (
     EngineEvent,
     Health,
     Status,
+    moment,
 )
 from device_agent.model.steps import Connect, CreateVolume, Endpoint, Upload
 from tests.contract.engine_bench import APP, CHECKED, Bench, DockerBench, SimulatedBench
@@ -81,7 +82,8 @@ def test_a_started_container_runs_and_starting_it_again_changes_nothing(bench: B
     first = bench.started(bench.on_network("api", network))
     assert first.status is Status.RUNNING
     assert first.up
-    assert first.started_at
+    assert first.created_at
+    assert moment(first.created_at) < moment(first.started_at)
     assert first.exit_code is None
     assert first.networks == {network.name: bench.network_id(network.name)}
 
@@ -121,7 +123,10 @@ def test_stopping(bench: Bench) -> None:
     assert stopped.exit_code not in (None, 0)
     assert not stopped.completed
     bench.engine.start(running.id)
-    assert bench.seen(running.name).status is Status.RUNNING
+    again = bench.seen(running.name)
+    assert again.status is Status.RUNNING
+    assert moment(again.started_at) > moment(running.started_at)
+    assert again.created_at == running.created_at
 
 
 def test_files_for_a_container_that_cannot_be_written_to(bench: Bench) -> None:

@@ -82,3 +82,32 @@ def test_one_that_shares_processes_must_follow_the_other_container(device: Devic
         "it was started again",
     )
     device.converge()
+
+
+def test_who_depends_with_restart_must_be_restarted_after_a_replacement_and_after_nothing_else(device: Device) -> None:
+    def apps(version: int) -> dict[str, Any]:
+        need = {"db": {"condition": "service_started", "restart": True}}
+        return {"web": app(db=service(version), api=service(depends_on=need), other=service(depends_on=["db"]))}
+
+    device.start()
+    device.publish(apps(1))
+    before, begun = device.identities(), device.container("web/api")["State"]["StartedAt"]
+    subprocess.run(["docker", "restart", "-t", "1", before["web/db"][0]], check=True, capture_output=True)
+    device.converge()
+    assert device.container("web/api")["State"]["StartedAt"] == begun
+
+    device.publish(apps(2))
+
+    db, api, other = (device.container(f"web/{name}") for name in ("db", "api", "other"))
+    assert db["Id"] != before["web/db"][0]
+    assert (api["Id"], other["Id"]) == (before["web/api"][0], before["web/other"][0])
+    assert api["State"]["StartedAt"] > db["State"]["StartedAt"] > other["State"]["StartedAt"]
+    assert all(told["service"] == "db" for told in device.events("drift"))
+
+    # And when an operator says so.
+    assert device.cli("restart", "web/db").returncode == 0
+    last = api["State"]["StartedAt"]
+    eventually(lambda: (now := device.runs("web/api")) and now["State"]["StartedAt"] > last, 20, "it runs again")
+    again = device.container("web/api")
+    assert (again["Id"], device.container("web/db")["Id"]) == (api["Id"], db["Id"])
+    assert again["State"]["StartedAt"] > device.container("web/db")["State"]["StartedAt"] > last

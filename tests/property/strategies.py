@@ -63,7 +63,8 @@ def _services(draw: st.DrawFn, earlier: tuple[str, ...], others: dict[str, Any])
             keys["ports"] = [port]
     for name in _running(earlier, others):
         if draw(st.integers(0, 2)) == 0:
-            keys.setdefault("depends_on", {})[name] = {"condition": draw(_conditions(others[name]))}
+            condition, restart = draw(_conditions(others[name])), draw(st.booleans())
+            keys.setdefault("depends_on", {})[name] = {"condition": condition, "restart": restart}
     return service(image, **keys)
 
 
@@ -203,6 +204,7 @@ def _state(container: SimContainer, draw: st.DrawFn) -> None:
     container.status = status
     if status is not Status.CREATED:
         container.started_at = f"2026-01-01T00:00:0{draw(st.integers(0, 3))}Z"
+        container.created_at = f"2026-01-01T00:00:0{draw(st.integers(0, 3))}Z"
     if status is Status.RUNNING:
         container.health = draw(st.sampled_from((Health.HEALTHY, Health.STARTING))) if container.checked else None
         container.ports = frozenset(
@@ -272,6 +274,7 @@ def _wrong_with(container: SimContainer, made: WantedService, mine: list[SimCont
         if container.attached.get(endpoint.network) not in (ids.get(endpoint.network), ""):
             yield f"not on {endpoint.network}"
     yield from _wrong_namespaces(container, made, mine)
+    yield from _outdated(container, made, mine)
 
 
 def _wrong_namespaces(container: SimContainer, made: WantedService, mine: list[SimContainer]) -> Iterator[str]:
@@ -286,3 +289,13 @@ def _wrong_namespaces(container: SimContainer, made: WantedService, mine: list[S
         both_run = host.status is Status.RUNNING and container.up
         if host.service in made.shares and both_run and str(host.started_at) > str(container.started_at):
             yield f"in a namespace of {host.service}'s that has ended"
+
+
+def _outdated(container: SimContainer, made: WantedService, mine: list[SimContainer]) -> Iterator[str]:
+    """Who runs knows what it depends on with `restart`."""
+    for other in mine:
+        need = made.service.depends_on.get(other.service)
+        both_run = other.status is Status.RUNNING and container.status is Status.RUNNING
+        good = both_run and other.health in (None, Health.HEALTHY)
+        if need and need.restart and good and str(container.started_at) < str(other.created_at):
+            yield f"started before {other.service} was made"

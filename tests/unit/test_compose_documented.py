@@ -48,7 +48,7 @@ def test_the_keys_of_a_service():
 def test_the_keys_inside_a_key():
     same(SERVICE["networks"], compose_networking._SERVICE_NETWORK)
     same(SERVICE["secrets"], compose_files._GRANT)
-    same(SERVICE["depends_on"] | {"restart"}, compose_service._DEPENDENCY)
+    same(SERVICE["depends_on"], compose_service._DEPENDENCY)
     same(SERVICE["blkio_config"], compose_limits._BLKIO)
     same(SERVICE["deploy"], compose_limits._DEPLOY)
     same(IGNORED["deploy"], compose_limits.DEPLOY_IGNORED)

@@ -420,7 +420,6 @@ def test_a_variable_where_it_makes_a_value_wrong_gets_a_hint(key: str, value: Js
         ("provider", {"type": "a"}, "", "`image`"),
         ("use_api_socket", True, "", "`volumes`"),
         ("volumes", [{"type": "volume", "target": "/d", "sourec": "a"}], "/0/sourec", "not a key"),
-        ("depends_on", {"db": {"condition": "service_started", "restart": True}}, "/db/restart", "not supported"),
         ("ports", [{"target": 80, "host": 80}], "/0/host", "not a key"),
         ("healthcheck", {"start": "5s"}, "/start", "not a key"),
         ("logging", {"option": {}}, "/option", "not a key"),
@@ -454,13 +453,13 @@ def test_keys_that_exclude_each_other(keys: dict[str, Json], where: str) -> None
 
 
 def test_keys_that_only_seem_to_exclude_each_other() -> None:
-    """An empty `networks` says nothing; Compose itself writes `restart: true` beside a shared network."""
+    """An empty `networks` says nothing."""
     restarts = {"db": {"condition": "service_started", "restart": True, "required": True}}
     service = {"image": "api", "network_mode": "service:db", "networks": {}, "ports": [], "depends_on": restarts}
     assert dump(app(service))["services"]["api"] == {
         "image": "api",
         "network_mode": "service:db",
-        "depends_on": {"db": {}},
+        "depends_on": {"db": {"restart": True}},
     }
 
 

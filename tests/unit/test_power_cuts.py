@@ -16,6 +16,7 @@ from tests.property.strategies import shortcomings
 
 CHECK = {"test": ["CMD", "true"]}
 KEPT = service("kept:1")
+FOLLOWS = service(depends_on={"db": {"condition": "service_healthy", "restart": True}})
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,10 @@ CHANGES = {
     "network": Change(
         {"web": app(api=service(networks=["default"]), kept=KEPT)},
         {"web": app({"networks": {"default": {"internal": True}}}, api=service(networks=["default"]), kept=KEPT)},
+    ),
+    "restarted with": Change(
+        {"web": app(api=FOLLOWS, db=service("db:1", healthcheck=CHECK), kept=KEPT)},
+        {"web": app(api=FOLLOWS, db=service("api:2", healthcheck=CHECK), kept=KEPT)},
     ),
     "ports swapped": Change(
         {"web": app(api=service(ports=["80:80"]), db=service("db:1", ports=["81:81"]), kept=KEPT)},
