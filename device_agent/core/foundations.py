@@ -11,7 +11,7 @@ from device_agent.core.draft import NONE, Draft, Ids, grace_s
 from device_agent.core.images import NOTHING_PULLED, Pulled, plan_pulls
 from device_agent.core.matching import Match, present
 from device_agent.core.wanted import WantedApp, WantedNetwork, WantedService
-from device_agent.model.observed import Network, Observed
+from device_agent.model.observed import Container, Network, Observed
 from device_agent.model.steps import (
     Blocked,
     CheckNetwork,
@@ -72,10 +72,10 @@ class Foundations:
                 )
         elif own and own.spec == network.spec:
             self._attach(network, own.id, NONE)
-        elif own and self.steps.waiting(subject, network.spec):
-            # It could not be replaced: it is used as it is until the next try, which this held step tells.
-            action = RemoveNetwork(network.name, own.id)
-            self.steps.add(Step(action, subject, network.spec, f"the definition of network {network.name} changed"))
+        elif own and (until := self._not_yet(network, subject)):
+            # It cannot be replaced now: it is used as it is until the next try, which this held step tells.
+            action, cause = RemoveNetwork(network.name, own.id), f"the definition of network {network.name} changed"
+            self.steps.add(Step(action, subject, network.spec, cause, until=until))
             self._attach(network, own.id, NONE)
         elif own:
             self._replace_network(network, own, subject)
@@ -109,10 +109,18 @@ class Foundations:
     def _endpoint(self, service: str, network: WantedNetwork) -> Endpoint | None:
         return next((e for e in self.wanted.services[service].endpoints if e.network == network.name), None)
 
+    def _users(self, network: WantedNetwork) -> list[Container]:
+        return [c for c in present(self.wanted.name, self.observed) if network.name in c.networks]
+
+    def _not_yet(self, network: WantedNetwork, subject: str) -> str:
+        """Until when it cannot be replaced: a user that cannot be moved now keeps the others from being stopped."""
+        waits = (self.steps.waiting(user.service, user.spec) for user in self._users(network))
+        return self.steps.waiting(subject, network.spec) or next(filter(None, waits), "")
+
     def _replace_network(self, network: WantedNetwork, own: Network, subject: str) -> None:
         """A changed definition: its users are stopped, moved over and started again."""
         cause = f"the definition of network {network.name} changed"
-        users = [c for c in present(self.wanted.name, self.observed) if network.name in c.networks]
+        users = self._users(network)
         check = CheckNetwork(network.name, own.id, frozenset(user.id for user in users))
         ready = self.steps.add(Step(check, subject, network.spec, cause, self.images))
         gone = NONE

@@ -17,7 +17,7 @@ from device_agent.core.wanted import WantedApp
 from device_agent.model.compose import Window
 from device_agent.model.memory import AppRecord
 from device_agent.model.observed import Container, Observed, Status
-from device_agent.model.steps import Plan, Pull, Remove, Step, Stop
+from device_agent.model.steps import CheckNetwork, Plan, Pull, Remove, Step, Stop
 
 HOLD, WINDOW, LOCK = "hold", "window", "lock"
 LOCK_ASKED_S = 30.0
@@ -130,10 +130,12 @@ def ahead(plan: Plan) -> tuple[Step, ...]:
 
 
 def keep_running(plan: Plan, containers: AbstractSet[str]) -> Plan:
-    """The plan of a release that has begun, less the stops of what has its update lock now."""
+    """The plan of a release that has begun, less the stops of what has its update lock now.
+
+    Nor is a network replaced that one of these containers is on: its other users would be stopped, and wait for it.
+    """
     wait = "its update lock is gone"
-    steps = (
-        replace(step, until=wait) if isinstance(step.action, Stop) and step.action.id in containers else step
-        for step in plan.steps
-    )
-    return replace(plan, steps=tuple(steps))
+    locked = [step for step in plan.steps if isinstance(step.action, Stop) and step.action.id in containers]
+    checks = {step.id for step in plan.steps if isinstance(step.action, CheckNetwork)}
+    waits = {step.id for step in locked} | {id_ for step in locked for id_ in step.after & checks}
+    return replace(plan, steps=tuple(replace(step, until=wait) if step.id in waits else step for step in plan.steps))

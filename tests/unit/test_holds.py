@@ -13,6 +13,7 @@ from device_agent.model.compose import Window
 from device_agent.model.errors import EngineAway, EngineError, Kind
 from device_agent.model.memory import AppRecord
 from device_agent.model.observed import UPDATE_LOCK, Observed, Status
+from device_agent.model.steps import Stop
 from device_agent.runtime.workers import STOP
 from tests.builders import NOW, app, payload, plan, removal, running, service, wanted, world
 from tests.device import Device, PowerCut, online, settled
@@ -147,6 +148,20 @@ def test_a_locked_container_is_not_stopped_in_the_middle_of_a_release() -> None:
     kept = keep_running(made, frozenset({"api-id"}))
     untils = {str(step.action): step.until for step in kept.steps if step.id.startswith("stop")}
     assert sorted(untils.values()) == ["", "its update lock is gone"]
+
+
+def test_no_network_is_replaced_that_a_locked_container_is_on() -> None:
+    def of(number: int) -> Any:
+        services = {name: service(f"{name}:{number}", networks=["default"]) for name in ("api", "db")}
+        return wanted(app({"networks": {"default": {"internal": number > 1}}}, **services))
+
+    before, after = of(1), of(2)
+    runs = world(before, running(before, "api"), running(before, "db"), images={**RUNS.images, **world(after).images})
+    kept = keep_running(plan(after, runs, settled=before), frozenset({"api-id"}))
+    waits = {step.id for step in kept.steps if step.until == "its update lock is gone"}
+    assert "look who is on network web_default" in waits
+    db = next(step for step in kept.steps if isinstance(step.action, Stop) and step.action.id == "db-id")
+    assert db.after & waits
 
 
 # On a device.

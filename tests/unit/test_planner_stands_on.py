@@ -105,6 +105,14 @@ def test_one_that_could_not_be_replaced_is_used_as_it_is_until_the_next_try():
     )
 
 
+def test_a_user_that_waits_for_its_next_try_keeps_the_others_running():
+    failed = attempt("api", USERS[0].spec)
+    assert printed(plan(AFTER, world(AFTER, *USERS, networks=(network(BEFORE),)), failed)) == (
+        "remove network web_default: the definition of network web_default changed"
+        " [once it is 10:01:00 (port_in_use, attempt 1)]"
+    )
+
+
 def test_what_is_to_be_replaced_is_moved_over_too_and_not_started():
     both = wanted(app(INTERNAL, api=service("api:2", networks=["default"]), db=service("db:1", networks=["default"])))
     made = plan(both, world(both, running(BEFORE, "api", name="old"), USERS[1], networks=(network(BEFORE),)))
