@@ -34,7 +34,7 @@ class Notes:
     unsupported: list[Problem] = field(default_factory=list)
     invalid: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
-    ports_left: int = 65_536
+    ports_left: int = 20_000
     """A few bytes can ask for very many ports: together they may not be more than this."""
     containers_left: int = 4_096
     """The same of containers by `scale`, beyond the first of each service."""

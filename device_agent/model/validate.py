@@ -39,7 +39,7 @@ from device_agent.model.place import Enough, Names, Notes, Place, Reader, by, re
 from device_agent.model.target import Json
 
 DEFAULT_NETWORK = "default"
-MOST = 2000
+MOST = 1000
 """Apps, and services of all of them together: more than one engine can carry, and little enough to judge at once."""
 
 _FILES = (compose_files.CONFIGS, compose_files.SECRETS)
