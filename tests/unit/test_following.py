@@ -8,7 +8,7 @@ from cloud_sim.engine_parts import Behaviour
 from device_agent.core.orders import restarted_with
 from device_agent.model.observed import Health, Status
 from tests.builders import app, exited, plan, printed, running, service, wanted, world
-from tests.device import Device, online
+from tests.device import Device, PowerCut, online
 
 CHECK = {"test": ["CMD", "true"]}
 
@@ -147,6 +147,34 @@ def test_a_release_that_is_rolled_back_restarts_it_again():
     assert after["web/api"][1] > after["web/db"][1]
     device.wait(600)
     assert starts(device) == after
+
+
+def failing_release(device: Device) -> None:
+    device.publish(content("db:2"), revision=2)
+    device.wait(60)
+
+
+def pair_with_a_bad_release() -> Device:
+    device = pair()
+    device.world.add_image("db:2", behaviour=Behaviour(exit_code=1))
+    device.fuse.reset()
+    return device
+
+
+@pytest.mark.parametrize("world_too", [False, True], ids=["the agent", "the machine"])
+def test_a_power_cut_anywhere_in_a_roll_back_leaves_nobody_with_what_failed(world_too):
+    whole = pair_with_a_bad_release()
+    failing_release(whole)
+    for number in range(1, len(whole.fuse.calls) + 1):
+        device = pair_with_a_bad_release()
+        device.fuse.reset(number)
+        with pytest.raises(PowerCut) as cut:
+            failing_release(device)
+        device.cut_power(world_too=world_too)
+        device.boot().wait(200)
+        after = starts(device)
+        assert after["web/api"][1] > after["web/db"][1], f"call {number}: {cut.value}"
+        assert device.told()[-1] == "rolled_back 1.2", f"call {number}: {cut.value}"
 
 
 def test_what_is_removed_by_hand_is_one_drift_and_no_second_one():
