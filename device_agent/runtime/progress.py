@@ -29,6 +29,8 @@ class Progress:
     agent: "Agent"
     overtaken: set[str] = field(default_factory=set)
     """Apps whose fresh plan is for what is no longer to run."""
+    _drifts: dict[tuple[str, str], str] = field(default_factory=dict)
+    """(App, subject) of a repair that was told and has failed since → its cause."""
 
     def planned(self, app: str, observed: Observed) -> None:
         """Tell of an app what its fresh plan says."""
@@ -100,8 +102,13 @@ class Progress:
         if not self.agent.rollout.is_repair(wanted.name, wanted.digest):
             return
         ahead = self.agent.reconciler.choices[wanted.name].ahead
+        rows = self.agent.reconciler.rows
+        self._drifts = {key: why for key, why in self._drifts.items() if key in rows or ("", key[1]) in rows}
         for step in plan.steps:
+            if self._drifts.get((wanted.name, step.subject)) == step.cause:
+                continue  # tried again: what became of it, and the next try, is in the state
             if not step.until and step not in ahead and not _asked(wanted, step):
+                self._drifts[wanted.name, step.subject] = step.cause
                 log.warning("drift", app=wanted.name, subject=step.subject, why=step.cause)
                 self.agent.journal.tell(drift(wanted.name, about(step.subject), step.cause))
                 break

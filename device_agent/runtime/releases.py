@@ -184,9 +184,11 @@ class Releases:
         return bad
 
     def pause(self, app: str) -> None:
-        """Its release waits without having begun: the deadline does not come nearer meanwhile."""
+        """Its release waits without having begun: the deadline does not come nearer meanwhile, and nobody need look."""
         if app in self._clocks:
             self._clocks[app].counted_at = None
+        if isinstance(self.verdicts.get(app), Open):
+            del self.verdicts[app]
 
     def forget_gate(self, app: str) -> None:
         self.verdicts.pop(app, None)

@@ -26,6 +26,26 @@ def test_a_container_removed_by_hand_comes_back_and_is_told():
     assert device.told()[-1] == "applied 1.1"
 
 
+def test_a_repair_that_fails_again_and_again_is_told_once():
+    device = settled()
+
+    def trouble(name: str) -> None:
+        if name == "start":
+            raise EngineError("engine_error", "it fails", Kind.OUTSIDE)
+
+    device.trouble = trouble
+    device.world.kill(device.containers()["web/api"].id)
+    device.wait(3600)
+    assert device.events().count("drift") == 1
+    assert device.state()["apps"]["web"]["services"]["api"]["reason"]["attempt"] > 10
+    device.trouble = lambda _name: None
+    device.converge()
+    device.wait(600)
+    device.world.kill(device.containers()["web/api"].id)
+    device.wait(60)
+    assert device.events().count("drift") == 2
+
+
 def test_a_container_stopped_by_hand_is_started_again():
     device = settled()
     container = device.containers()["web/api"]

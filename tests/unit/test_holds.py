@@ -337,6 +337,20 @@ def test_a_removal_waits_for_the_window_of_what_is_removed() -> None:
     assert told(device, 2)[-1] == "applied 1.2"
 
 
+def test_what_waits_after_a_gate_was_open_wakes_nobody() -> None:
+    other = {"other": app(kept=service("db:2"))}
+    device = holding({**windowed(V1, *NIGHT), **other})
+    device.publish({**V2, **other}, revision=2)
+    device.wait(3)
+    assert device.state()["apps"]["web"]["phase"] == "gating"
+    device.publish(other, revision=3)
+    device.wait(30)
+    assert device.state()["apps"]["web"]["phase"] == "held"
+    device.fuse.reset()
+    device.wait(600)
+    assert device.fuse.calls.count("observe") <= 10
+
+
 # Update locks.
 
 
