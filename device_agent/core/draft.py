@@ -15,6 +15,8 @@ GRACE_S = 10.0
 
 Ids = frozenset[str]
 NONE: Ids = frozenset()
+ANY_OF_THEM = ""
+"""In place of a spec: attempts at the containers that are to go are one, or two that fail would make each other new."""
 
 
 def image_subject(image: str) -> str:
@@ -135,8 +137,8 @@ def _remove_container(draft: Draft, container: Container, cause: str, after: Ids
     stopped = after
     if container.up:
         action = Stop(container.name, container.id, grace)
-        stopped = draft.add(Step(action, container.service, container.id, cause, after))
-    draft.add(Step(Remove(container.name, container.id), container.service, container.id, cause, stopped))
+        stopped = draft.add(Step(action, container.service, ANY_OF_THEM, cause, after))
+    draft.add(Step(Remove(container.name, container.id), container.service, ANY_OF_THEM, cause, stopped))
     return stopped
 
 

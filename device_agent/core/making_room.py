@@ -8,7 +8,7 @@ again; what was removed does not, and needs a registry to come back.
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from device_agent.core.draft import NONE, Draft, Ids, grace_s, image_subject, previous_subject
+from device_agent.core.draft import ANY_OF_THEM, NONE, Draft, Ids, grace_s, image_subject, previous_subject
 from device_agent.core.images import Pulled
 from device_agent.core.matching import Match
 from device_agent.core.wanted import WantedApp, WantedService
@@ -56,14 +56,14 @@ class MakingRoom:
 
     def _remove(self, wanted: WantedService, other: Container, stopped: Ids) -> Ids:
         subject, cause = previous_subject(wanted.name), f"it makes room for {wanted.image}"
-        removed = self.steps.add(Step(Remove(other.name, other.id), subject, other.id, cause, stopped))
+        removed = self.steps.add(Step(Remove(other.name, other.id), subject, ANY_OF_THEM, cause, stopped))
         if not self._may_go(other):
             return removed
         users = [c for c in self.observed.containers if c.image_id == other.image_id]
         after = removed | self._removals(users)
         if len(after) < len(users):
             return removed
-        return removed | self.steps.add(Step(RemoveImage(other.image), subject, other.image_id, cause, after))
+        return removed | self.steps.add(Step(RemoveImage(other.image), subject, ANY_OF_THEM, cause, after))
 
     def _may_go(self, other: Container) -> bool:
         """Only what the agent has pulled itself, and what no service wants."""
@@ -72,9 +72,10 @@ class MakingRoom:
         return named and other.image not in wanted and self.pulled.is_own(other.image, other.image_id)
 
     def _removals(self, containers: Iterable[Container]) -> Ids:
+        """The steps that remove them, but those that themselves wait for a pull: it would wait for itself."""
         ids = {container.id for container in containers}
         found = (s for s in self.steps if isinstance(s.action, Remove) and s.action.id in ids and not s.until)
-        return frozenset(step.id for step in found)
+        return frozenset(step.id for step in found if not self.steps.held(step.after))
 
     def still_pulling(self, wanted: WantedService, images: Ids) -> bool:
         """Whether what was stopped stays so: everything that it waits for is on its way."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from device_agent.core.backoff import Attempts
 from device_agent.core.draft import (
+    ANY_OF_THEM,
     NONE,
     Draft,
     Ids,
@@ -210,7 +211,7 @@ class _Planning:
         self, wanted: WantedService, container: Container, cause: str, after: Ids = NONE, until: str = ""
     ) -> None:
         action = Remove(container.name, container.id)
-        self.steps.add(Step(action, previous_subject(wanted.name), container.id, cause, after, until))
+        self.steps.add(Step(action, previous_subject(wanted.name), ANY_OF_THEM, cause, after, until))
 
     def _retire_others(self, wanted: WantedService, match: Match, winner: Container, until: str) -> None:
         for other in match.others:
@@ -219,7 +220,7 @@ class _Planning:
             if other.up:
                 stop = Stop(other.name, other.id, grace_s(self.wanted, wanted.name))
                 beside = until if _starts_first(wanted) else ""
-                after = self.steps.add(Step(stop, previous_subject(wanted.name), other.id, cause, until=beside))
+                after = self.steps.add(Step(stop, previous_subject(wanted.name), ANY_OF_THEM, cause, until=beside))
             self._remove(wanted, other, cause, after, until)
 
     def _bring_up(self, wanted: WantedService, match: Match) -> None:
@@ -319,7 +320,7 @@ class _Planning:
         if old is None or any(other.up for other in match.others):
             return False
         cause = f"it runs on until {until}"
-        self.steps.add(Step(Start(old.name), previous_subject(wanted.name), old.id, cause, again=True))
+        self.steps.add(Step(Start(old.name), previous_subject(wanted.name), ANY_OF_THEM, cause, again=True))
         return True
 
     def _replace(
@@ -348,7 +349,8 @@ class _Planning:
             cause = "an operator wants it started"
         # Made anew for a limit that it does not keep, it would be so for ever: then it waits longer each time.
         updated = next((changed(wanted.service, other) for other in match.others if other.spec == spec), "")
-        again = bool(updated) or (ended and not match.others and not asked)
+        # What ended takes its place again at once, but not over and over.
+        again = bool(updated) or (ended and not asked and not any(other.up for other in match.others))
         cause = updated or cause
         start = Step(Start(container), wanted.name, spec, cause, after | stops, until, commits=bool(stops), again=again)
         container, renamed = self.names.switch(wanted, match, container, start)

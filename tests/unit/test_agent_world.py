@@ -1,6 +1,7 @@
 """The owner loop and an engine that lives its own life: drift, failures, neighbours, and apps apart from each other."""
 
 import json
+from dataclasses import replace
 
 from cloud_sim.engine_parts import Behaviour
 from device_agent.model.errors import EngineError, Kind
@@ -371,3 +372,32 @@ def test_nobody_is_stopped_for_a_network_that_a_stranger_is_on() -> None:
     device.world.rm("stranger")
     device.converge()
     assert device.told()[-1] == "applied 1.2"
+
+
+def test_two_containers_that_cannot_be_removed_wait_together_and_longer_each_time():
+    device = settled()
+    made = device.containers()["web/api"].made
+    for number in range(2):
+        labels = {**made.labels, "device-agent.spec": f"other-{number}"}
+        device.world.add(replace(made, name=f"copy-{number}", labels=labels))
+
+    def trouble(name: str) -> None:
+        if name == "remove":
+            raise EngineError("engine_error", "it is busy", Kind.OUTSIDE)
+
+    device.trouble = trouble
+    device.fuse.reset()
+    device.wait(3600)
+    assert 10 < device.fuse.calls.count("remove") < 200
+
+
+def test_a_job_that_fails_beside_what_it_replaced_is_not_run_over_and_over():
+    device = online()
+    device.world.add_image("bad:1", behaviour=Behaviour(exit_code=3))
+    gate = {"x-release": {"on_failure": "retry"}}
+    device.publish({"web": {**app(job=service("api:1", restart="no")), **gate}})
+    device.converge()
+    device.publish({"web": {**app(job=service("bad:1", restart="no")), **gate}}, revision=2)
+    device.fuse.reset()
+    device.wait(3600)
+    assert 10 < device.fuse.calls.count("start") < 200

@@ -154,3 +154,13 @@ def test_the_others_of_the_release_wait_for_all_images():
     assert f"pull {NEW_IMAGE}" in waits_for(made, "stop db")
     down = world(mixed, replace(OLD, status=Status.EXITED), running(was, "db", name="db"), absent=("db:2",))
     assert "start old" not in printed(plan(mixed, down))
+
+
+def test_room_is_not_made_of_what_itself_waits_for_the_pull():
+    """Of two services of one image the other goes with its release, and so after the pull."""
+    before = wanted(app(api=service("api:1"), other=service("api:1")))
+    after = wanted(app(api=service("api:2", **{"x-update": {"strategy": "delete-first"}})))
+    seen = world(after, running(before, "api"), running(before, "other"), absent=("api:2",))
+    made = plan_app(after, seen, attempts(), {}, pulled=own("api:1"))
+    assert "remove image" not in printed(made)
+    assert waits_for(made, f"pull {NEW_IMAGE}") == {"stop web-api-*", "remove web-api-*"}
