@@ -4,6 +4,7 @@ Only the standard library, so that reading the settings does not load an MQTT cl
 connection: rotated passwords and certificates need no restart.
 """
 
+import socket
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,22 @@ class Broker:
             except OSError as error:
                 raise OSError(f"client certificate {self.cert_file} and key {self.key_file}: {error}") from error
         return context
+
+    def probe(self, timeout_s: float) -> str | None:
+        """Why nothing can be said to the broker; None: TCP, TLS and the files are good.
+
+        There is no CONNECT: under this client's id it would end the connection of an agent that runs.
+        """
+        address = self.address
+        try:
+            self.password()
+            context = self.tls_context()
+            with socket.create_connection((address.host, address.port), timeout_s) as plain:
+                if context:
+                    context.wrap_socket(plain, server_hostname=address.host).close()
+        except (OSError, ValueError) as error:
+            return str(error) or type(error).__name__
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -311,6 +312,24 @@ def config(as_json: Json = False) -> None:
     width = max(map(len, table))
     for name, (value, source) in table.items():
         print(f"{name:<{width}}  {value or '-'}  ({source})")
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Look at what this device needs (engine, database, broker, disk, files, clock) and say what to do."""
+    from device_agent.cli.doctor import Health, examine  # noqa: PLC0415 - loads the whole agent
+
+    findings = []
+    for finding in examine(load()):
+        findings.append(finding)
+        if not as_json:
+            print(f"{finding.status:<7}  {finding.check}: {finding.seen}")
+            if finding.mend:
+                print(f"         {finding.mend}")
+    if as_json:
+        _print([asdict(finding) for finding in findings])
+    if any(finding.status == Health.BROKEN for finding in findings):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """From the settings to what the agent needs of them."""
 
 import functools
+from collections.abc import Callable
 
 from device_agent.adapters.registry_auth import SETTING, RegistryAuth
 from device_agent.cli.settings import BadSetting, Settings, load_policy
@@ -8,7 +9,7 @@ from device_agent.core.wanted import Naming
 from device_agent.model.target import Identity
 from device_agent.runtime.agent import Options
 from device_agent.wire.commands import allowed_verbs
-from device_agent.wire.dsse import load_trusted_keys
+from device_agent.wire.dsse import TrustedKeys, load_trusted_keys
 from device_agent.wire.payload import Limits
 from device_agent.wire.topics import Topics
 
@@ -16,13 +17,7 @@ from device_agent.wire.topics import Topics
 def agent_options(settings: Settings) -> Options:
     """Raises `BadSetting` for keys and a policy that cannot be used."""
     identity = Identity(settings.fleet, settings.device_id)
-    trusted = None
-    if settings.trusted_keys:
-        trusted = functools.partial(load_trusted_keys, settings.trusted_keys, settings.signature_threshold)
-        try:
-            trusted()
-        except ValueError as error:
-            raise BadSetting(f"DEVICE_AGENT_TRUSTED_KEYS: {error}") from None
+    trusted = trusted_keys(settings)
     return Options(
         identity=identity,
         topics=Topics(settings.topic_root, settings.fleet, settings.device_id),
@@ -34,6 +29,18 @@ def agent_options(settings: Settings) -> Options:
         will_delay_s=settings.mqtt_will_delay,
         commands=allowed_verbs(settings.commands, trusted_keys=trusted is not None),
     )
+
+
+def trusted_keys(settings: Settings) -> Callable[[], TrustedKeys] | None:
+    """Reads them anew each time; None: none are set. Raises `BadSetting` for keys that cannot be used now."""
+    if settings.trusted_keys is None:
+        return None
+    trusted = functools.partial(load_trusted_keys, settings.trusted_keys, settings.signature_threshold)
+    try:
+        trusted()
+    except ValueError as error:
+        raise BadSetting(f"DEVICE_AGENT_TRUSTED_KEYS: {error}") from None
+    return trusted
 
 
 def registry_auth(settings: Settings) -> RegistryAuth:
