@@ -49,6 +49,7 @@ def kind(example: dict[str, Any]) -> str:
         ("session", "online"),
         ("state", "converged"),
         ("log", "lines"),
+        ("progress", "done"),
         ("answer", "verb"),
         ("command", "args"),
     ):
@@ -61,6 +62,7 @@ EXAMPLES = examples()
 DECODERS: dict[str, Callable[[bytes], Any]] = {
     "target": lambda raw: validate_apps(read_target(raw).apps),
     "ack": uplink.decode_ack,
+    "event": uplink.decode_event,
     "session": uplink.decode_session,
     "state": uplink.decode_state,
     "answer": commands.decode_answer,
@@ -69,7 +71,7 @@ DECODERS: dict[str, Callable[[bytes], Any]] = {
 
 
 def test_every_message_is_shown() -> None:
-    assert {kind(example) for example in EXAMPLES} >= DECODERS.keys() | {"envelope"}
+    assert {kind(example) for example in EXAMPLES} >= DECODERS.keys() | {"envelope", "event", "log", "progress"}
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=kind)
@@ -101,6 +103,9 @@ def shape(value: Any, where: str = "") -> set[str]:
         ("state", ["state.json"]),
         ("session", ["session-birth.json", "session-will.json", "session-farewell.json"]),
         ("ack", ["ack-rejected.json"]),
+        ("event", ["event.json"]),
+        ("progress", ["progress.json"]),
+        ("log", ["commands/log.json"]),
         ("answer", ["commands/answer-ok.json", "commands/answer-error.json"]),
         ("command", ["commands/command.json"]),
         ("target", ["targets/target.json"]),

@@ -99,7 +99,14 @@ FAILED = Ack(
     next_try_at=AT + timedelta(minutes=1),
     cause="pull",
 )
-EVENT = Happening("target_fork", {"scope": "fleet", "digest": DIGEST, "seq": "not mine to set", "device": "d9"})
+FORK = {
+    "scope": "fleet",
+    "epoch": 1,
+    "revision": 42,
+    "digest": DIGEST,
+    "message": "1.42 was accepted before with another content",
+}
+EVENT = Happening("target_fork", {**FORK, "seq": "not mine to set", "device": "d9"})
 
 MESSAGES = {
     "session-birth": encode_birth("d1", 7, AT, {"fleet": HAVE, "device": None}, OutboxCounts(3, 1)),
@@ -149,7 +156,7 @@ def test_what_is_encoded_is_decoded() -> None:
     assert decode_ack(MESSAGES["ack-rejected"]).ack == REJECTED
     assert decode_ack(MESSAGES["ack-failed"]).ack == FAILED
     assert decode_ack(MESSAGES["ack-failed"]).head == HEAD
-    assert decode_event(MESSAGES["event"]).event == Happening("target_fork", {"scope": "fleet", "digest": DIGEST})
+    assert decode_event(MESSAGES["event"]).event == Happening("target_fork", FORK)
     birth = SessionMessage("d1", 7, True, None, AT, __version__, {"fleet": HAVE, "device": None})
     assert decode_session(MESSAGES["session-birth"]) == birth
     assert decode_session(MESSAGES["session-will"]) == SessionMessage("d1", 7, False, "lost")
