@@ -140,13 +140,11 @@ class WantedApp:
             LABEL_SPEC: spec,
             LABEL_IMAGE: wanted.image,
             LABEL_REVISION: self.revision,
+            # Empty ones too: an image made by `docker commit` of one of our containers has that one's labels.
+            LABEL_NUMBER: number_of(wanted.name),
+            LABEL_RELEASE: self.release or "",
+            LABEL_DEPENDS_ON: ",".join(sorted(wanted.service.depends_on)),
         }
-        if number_of(wanted.name):
-            labels[LABEL_NUMBER] = number_of(wanted.name)
-        if self.release:
-            labels[LABEL_RELEASE] = self.release
-        if wanted.service.depends_on:
-            labels[LABEL_DEPENDS_ON] = ",".join(sorted(wanted.service.depends_on))
         ids = dict(zip(wanted.shares, shared, strict=False))
         network = wanted.endpoints[0].network if wanted.endpoints else wanted.service.network_mode
         return Create(

@@ -54,7 +54,9 @@ class Releases:
 
     def running(self, wanted: Wanted) -> dict[str, WantedApp]:
         """What is to run: the apps as wanted, or what they are rolled back to."""
-        return {name: self._good(name) if self.rolled_back(app) else app for name, app in wanted.apps.items()}
+        return {
+            name: (self.last_good(name) or app) if self.rolled_back(app) else app for name, app in wanted.apps.items()
+        }
 
     def last_good(self, app: str) -> WantedApp | None:
         """The content with which an app last settled; None where there is none that is understood."""

@@ -23,7 +23,7 @@ def test_each_container_has_a_name_and_labels_of_its_own():
     assert list(THREE.services) == ["api", "api#2", "api#3"]
     assert [create.name.rpartition("-")[0] for create in made] == ["web-api", "web-api-2", "web-api-3"]
     assert [create.labels["device-agent.service"] for create in made] == ["api"] * 3
-    assert [create.labels.get("device-agent.number") for create in made] == [None, "2", "3"]
+    assert [create.labels["device-agent.number"] for create in made] == ["", "2", "3"]
     assert len({create.labels["device-agent.spec"] for create in made}) == 3
 
 
