@@ -179,7 +179,7 @@ class _Planning:
             if match.others:
                 # While it runs and has not proved good, what it replaced is kept, stopped.
                 until = self._kept_until(wanted) if proved else f"{wanted.name} is good"
-                self._retire_others(wanted, match, match.winner, until)
+                self._retire_others(wanted, match, match.winner, until, proved=proved)
             self.names.repair(wanted, match.winner, self.ground.images)
         else:
             self._bring_up(wanted, match)
@@ -213,7 +213,9 @@ class _Planning:
         action = Remove(container.name, container.id)
         self.steps.add(Step(action, previous_subject(wanted.name), ANY_OF_THEM, cause, after, until))
 
-    def _retire_others(self, wanted: WantedService, match: Match, winner: Container, until: str) -> None:
+    def _retire_others(
+        self, wanted: WantedService, match: Match, winner: Container, until: str, *, proved: bool
+    ) -> None:
         for other in match.others:
             cause = f"replaced by {winner.name}"
             after = NONE
@@ -221,6 +223,9 @@ class _Planning:
                 stop = Stop(other.name, other.id, grace_s(self.wanted, wanted.name))
                 beside = until if _starts_first(wanted) else ""
                 after = self.steps.add(Step(stop, previous_subject(wanted.name), ANY_OF_THEM, cause, until=beside))
+                if beside and proved:
+                    # Who takes a port of it need not wait for a gate that waits for that one.
+                    self.dependents.update(dict.fromkeys(after, (NONE, "")))
             self._remove(wanted, other, cause, after, until)
 
     def _bring_up(self, wanted: WantedService, match: Match) -> None:

@@ -401,3 +401,12 @@ def test_a_job_that_fails_beside_what_it_replaced_is_not_run_over_and_over():
     device.fuse.reset()
     device.wait(3600)
     assert 10 < device.fuse.calls.count("start") < 200
+
+
+def test_a_port_of_what_start_first_keeps_goes_to_who_takes_it() -> None:
+    device = settled({"web": app(api=service("api:1", ports=["8080:80"]))})
+    beside = service("api:1", environment={"N": "2"}, **{"x-update": {"strategy": "start-first"}})
+    device.publish({"web": app(api=beside, front=service("api:1", ports=["8080:80"]))}, revision=2)
+    device.converge(60)
+    assert device.ups() == {"web/api", "web/front"}
+    assert "applied 1.2" in device.told()
