@@ -43,6 +43,11 @@ WEBS = (
         job=service("job:1", restart="no"),
     ),
     patient(vpn=service("api:1"), api=service("api:2", network_mode="service:vpn")),
+    patient(api=service("api:1", container_name="shop", **{"x-update": {"strategy": "stop-first"}})),
+    patient(
+        api=service("api:2", container_name="shop", **{"x-update": {"strategy": "delete-first"}}),
+        db=service("db:1", depends_on={"api": {"condition": "service_started", "restart": True}}),
+    ),
 )
 FLEET_APPS = ({"base": BASE}, *({"base": BASE, "web": web} for web in WEBS))
 DEVICE_APPS: tuple[dict[str, Any], ...] = ({}, {"web": None}, {"own": patient(api=service("api:1"))}, {"web": WEBS[1]})
