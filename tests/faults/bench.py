@@ -116,7 +116,9 @@ class Bench:
     def next_release(self, **services: dict[str, Any]) -> None:
         self.number += 1
         api = service(1 + self.number % 2, environment={"RELEASE": str(self.number), "SECRET": CANARY})
-        self.apps = {"web": app(api=api, db=service(), **services)}
+        # Who stops a container while its release proves good has it rolled back: here it is tried on.
+        gate = {"healthy_for": "100ms", "on_failure": "retry"}
+        self.apps = {"web": {**app(api=api, db=service(), **services), "x-release": gate}}
 
     def next_target(self) -> dict[str, Any]:
         """What `publish` would publish next, for a stranger to publish it."""
@@ -198,15 +200,20 @@ class Bench:
             and self.device.cloud.down is None
             and self.device.has_converged()
             and self.device.session == status["session"]
-            and self._engine_agrees()
+            and self._engine_agrees(status)
         )
 
-    def _engine_agrees(self) -> bool:
+    def _engine_agrees(self, status: Mapping[str, Any]) -> bool:
         """What was meddled with a moment ago may not have been noticed yet."""
+        told = {
+            service["container"] for app_told in status["apps"].values() for service in app_told["services"].values()
+        }
         running = [
             (labels["device-agent.app"], labels["device-agent.service"])
             for container in self.host.containers(self.device.label)
-            if container["State"]["Running"] and (labels := container["Config"]["Labels"])
+            if container["State"]["Running"]
+            and (labels := container["Config"]["Labels"])
+            and container["Name"].removeprefix("/") in told
         ]
         wanted = {(app, service) for app, body in self.apps.items() for service in body["services"]}
         return len(running) == len(wanted) and set(running) == wanted
