@@ -21,9 +21,10 @@ from device_agent.core.policy import Policy
 from device_agent.model.host import Disk, HostFigures
 from device_agent.model.observed import EngineEvent
 from device_agent.ports import Received
-from device_agent.runtime.agent import Agent, Options
+from device_agent.runtime.agent import Agent
 from device_agent.runtime.inbox import Event, Request, StopRequested
 from device_agent.runtime.intake import SETTLE_S
+from device_agent.runtime.options import Options
 from device_agent.wire.payload import DEFAULT_LIMITS, Limits
 from device_agent.wire.topics import DEFAULT_ROOT, Topics
 from tests.builders import IDENTITY, NAMING, NOW, OPEN, payload
@@ -244,7 +245,7 @@ class Device:
         """What has arrived, and one job. False when there is nothing more to do now."""
         while not self.inbox.empty():
             self.agent.handle(self.inbox.get_nowait())
-        if self.agent.finished:
+        if self.agent.ending.finished:
             return False
         self.agent.tick()
         return self.jobs.run_one() or not self.inbox.empty() or self._due_now()
@@ -258,7 +259,7 @@ class Device:
         end = self.clock.monotonic() + seconds
         for _ in range(MOST_EVENTS):
             self.settle()
-            if self.agent.finished:
+            if self.agent.ending.finished:
                 return
             due = self.agent.next_due()
             self.clock.pass_(max(0.0, min(end if due is None else due, end) - self.clock.monotonic()))
@@ -273,14 +274,14 @@ class Device:
         self.wait(SETTLE_S)
         waited = SETTLE_S
         while not self.at_rest:
-            assert waited < most_s, f"not converged: {self.agent.state()}"
+            assert waited < most_s, f"not converged: {self.agent.current.read()}"
             self.wait(5.0)
             waited += 5.0
 
     @property
     def at_rest(self) -> bool:
         told = not self.agent._changed and not self.agent.journal.pending and not self.store.outbox_counts().rows
-        return self.agent.state().converged and told and not self.broker.unacknowledged
+        return self.agent.current.read().converged and told and not self.broker.unacknowledged
 
     # What arrives.
 

@@ -20,8 +20,9 @@ from device_agent.model.host import Disk, HostFigures
 from device_agent.model.observed import EngineEvent
 from device_agent.model.target import Identity
 from device_agent.ports import Clock, Received, Transport
-from device_agent.runtime.agent import Agent, Options
+from device_agent.runtime.agent import Agent
 from device_agent.runtime.inbox import Event, StopRequested
+from device_agent.runtime.options import Options
 from device_agent.wire.topics import Topics
 
 FIGURES = HostFigures(
@@ -133,7 +134,7 @@ class SimulatedDevice:
             self.agent.handle(event)
 
     def _come_back(self) -> None:
-        if self.agent.finished:
+        if self.agent.ending.finished:
             return
         due = self.agent.next_due()
         if due is not None:
@@ -145,7 +146,7 @@ class SimulatedDevice:
             self._timers.at(due, partial(self._wake, due))
 
     def _wake(self, due: float) -> None:
-        if due != self._due or self.agent.finished:
+        if due != self._due or self.agent.ending.finished:
             # Overtaken by an earlier one.
             return
         self._due = None

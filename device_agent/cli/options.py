@@ -7,7 +7,7 @@ from device_agent.adapters.registry_auth import SETTING, RegistryAuth
 from device_agent.cli.settings import BadSetting, Settings, load_policy
 from device_agent.core.wanted import Naming
 from device_agent.model.target import Identity
-from device_agent.runtime.agent import Options
+from device_agent.runtime.options import Options
 from device_agent.wire.commands import allowed_verbs
 from device_agent.wire.dsse import TrustedKeys, load_trusted_keys
 from device_agent.wire.payload import Limits

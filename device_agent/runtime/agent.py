@@ -10,30 +10,19 @@ Its parts: `intake` judges what arrives, `reconciler` observes, plans and acts, 
 import queue
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 
 import structlog
 
 from device_agent.core.intake import Wanted, unknown_scopes, want
 from device_agent.core.orders import carried_out, with_orders
-from device_agent.core.policy import Policy
-from device_agent.core.room import Reserve
 from device_agent.core.status import (
-    Activity,
     label_revision,
-    only_leftovers,
-    orphan_volumes,
-    report_adopted,
-    report_app,
-    report_removal,
 )
-from device_agent.core.wanted import Naming, WantedApp
 from device_agent.model.errors import Refused
-from device_agent.model.memory import AppRecord, BadRelease, Floor, Memory, Order
+from device_agent.model.memory import Floor, Memory, Order
 from device_agent.model.observed import EngineEvent, Observed
-from device_agent.model.report import AppReport, Happening, Have, State
-from device_agent.model.steps import Plan
-from device_agent.model.target import SCOPES, Identity
+from device_agent.model.report import Happening
+from device_agent.model.target import SCOPES
 from device_agent.ports import (
     Clock,
     Connected,
@@ -48,6 +37,8 @@ from device_agent.ports import (
 )
 from device_agent.runtime import purge
 from device_agent.runtime.commands import last_only, run
+from device_agent.runtime.current_state import CurrentState
+from device_agent.runtime.ending import Ending
 from device_agent.runtime.garbage import Garbage, wanted_images
 from device_agent.runtime.holds import Holds
 from device_agent.runtime.host import HostWatch
@@ -72,6 +63,7 @@ from device_agent.runtime.intake import Intake
 from device_agent.runtime.journal import Journal
 from device_agent.runtime.link import Link
 from device_agent.runtime.logs import Logs
+from device_agent.runtime.options import Options
 from device_agent.runtime.paused import Paused
 from device_agent.runtime.planning import Planning
 from device_agent.runtime.progress import Progress
@@ -82,40 +74,10 @@ from device_agent.runtime.rollout import Rollout
 from device_agent.runtime.room import Room
 from device_agent.runtime.tails import Tails
 from device_agent.runtime.workers import Workers
-from device_agent.wire.commands import allowed_verbs
-from device_agent.wire.dsse import TrustedKeys
-from device_agent.wire.payload import DEFAULT_LIMITS, Limits
-from device_agent.wire.topics import Topics
 
 BEAT_S = 15.0
 """How often the loop shows that it is alive: the health check calls it dead after 90 s."""
-STOP_S = 6.0
-"""How long the step in the middle may take at SIGTERM. A container that is being stopped for its replacement is killed
-then, whatever its grace period: else the agent would be gone, and neither of the two would run."""
-HURRY_S = 2.0
-"""How long the replacement may then take to start. With the farewell all is less than the 10 s that engines give."""
-FAREWELL_S = 1.5
-
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What the agent needs of the settings."""
-
-    identity: Identity
-    topics: Topics
-    naming: Naming
-    policy: Policy = field(default_factory=Policy)
-    limits: Limits = DEFAULT_LIMITS
-    trusted: Callable[[], TrustedKeys] | None = None
-    """Reads the trusted keys, which may change meanwhile; raises ValueError. None: signatures are not asked for."""
-    will_delay_s: int = 30
-    """How long a connection may be broken before the Will tells of it (MQTT 5)."""
-    reserve: Reserve = field(default_factory=Reserve)
-    """Disk that pulls leave free."""
-    commands: frozenset[str] = field(default_factory=lambda: allowed_verbs(None, trusted_keys=False))
-    """The verbs that may come over MQTT."""
 
 
 class Died(Exception):  # noqa: N818
@@ -145,11 +107,7 @@ class Agent:
         self._inbox = inbox
         self._beat = beat
         self._beat_at = 0.0
-        self._converged: tuple[bool, object] = (False, None)
         self._changed = True
-        self._stop_at: float | None = None
-        self._hurried = False
-        self.finished = False
         self.link = Link(transport, store, options.topics, clock, inbox.put, options.will_delay_s)
         self.journal = Journal(store, transport, self.link, clock, self.state_changed)
         self.images = Images(clock, self.journal.write)
@@ -178,6 +136,8 @@ class Agent:
         self.floors: dict[str, Floor] = {}
         self.orders: dict[tuple[str, str], Order] = {}
         """By (app, service): what operators have said, as the database has it."""
+        self.current = CurrentState(self)
+        self.ending = Ending(self)
         self.intake = Intake(self)
         self.commands = RemoteCommands(self)
         self.logs = Logs(self, engine, workers)
@@ -231,7 +191,7 @@ class Agent:
     def run(self) -> None:
         """Until a stop was requested and carried out. Raises `Died`."""
         self.start()
-        while not self.finished:
+        while not self.ending.finished:
             due = self.next_due()
             wait = max(0.0, min(due - self.clock.monotonic(), BEAT_S)) if due is not None else BEAT_S
             try:
@@ -253,7 +213,7 @@ class Agent:
             self.link.pump_due(),
             self.logs.next_due(),
             self.journal.due(),
-            self._stop_at,
+            self.ending.due,
         ]
         if self._changed or self.intake.unstored:
             times.append(max(self.link.state_due(), self.journal.next_try if self.intake.unstored else 0.0))
@@ -265,7 +225,7 @@ class Agent:
         match event:
             case Connected():
                 self.intake.connected()
-                self.link.connected(event, self.have())
+                self.link.connected(event, self.current.have())
                 self._changed = True
             case Disconnected():
                 self.intake.disconnected()
@@ -314,7 +274,7 @@ class Agent:
             case Request():
                 run(self, event.verb, event.args, last_only(event.reply))
             case StopRequested():
-                self._stop()
+                self.ending.begin()
             case ThreadDied():
                 raise Died(f"{event.name} ended: {event.error}")
 
@@ -342,9 +302,8 @@ class Agent:
         self.journal.flush()
         self.link.pump()
         if self._changed:
-            self._changed = not self.link.report(self.state(), self.host.figures)
-        if self._stop_at is not None:
-            self._go_on_stopping(now, self._stop_at)
+            self._changed = not self.link.report(self.current.read(), self.host.figures)
+        self.ending.tick()
 
     # Observing and planning.
 
@@ -415,98 +374,3 @@ class Agent:
         self.journal.tell(happening)
         if happening.name == "clock_jump":
             self.reconciler.wake()  # what waits for a time of day may have come to it, or gone back from it
-
-    # The whole truth.
-
-    def have(self) -> dict[str, Have | None]:
-        targets = self.rollout.targets
-        return {
-            scope: Have(targets[scope].target.version, targets[scope].target.digest) if scope in targets else None
-            for scope in SCOPES
-        }
-
-    def state(self) -> State:
-        reconciler = self.reconciler
-        observed = reconciler.observed or Observed()
-        apps: dict[str, AppReport] = {}
-        left_alone = reconciler.left_alone()
-        for name in sorted(left_alone):
-            apps[name] = report_adopted(name, observed)
-        for name, wanted in reconciler.running.items():
-            if name not in left_alone:
-                record = self.rollout.apps.get(name)
-                activity = self.activity(reconciler.plans.get(name, Plan(name)))
-                notes = tuple(p for p in reconciler.wanted.warnings if p.pointer.startswith(f"/apps/{name}/"))
-                apps[name] = report_app(wanted, observed, activity, _previous(record, wanted), notes)
-        unwanted = {c.app for c in observed.containers} - reconciler.running.keys() - left_alone
-        going = unwanted | {name for name, plan in reconciler.plans.items() if plan.steps}
-        for name in going - apps.keys():
-            apps[name] = report_removal(name, observed, self.activity(reconciler.plans.get(name, Plan(name))))
-        converged = (
-            reconciler.observed is not None
-            and not reconciler.away
-            and not left_alone
-            and not unwanted
-            and not self.holds.held
-            and not reconciler.runs
-            and not any(self._failed_release(name) for name in reconciler.wanted.apps)
-            and all(app.phase == "settled" for name, app in apps.items() if name in reconciler.wanted.apps)
-            and all(only_leftovers(plan, reconciler.wanted.apps.get(app)) for app, plan in reconciler.plans.items())
-        )
-        if self._converged[0] != converged or self._converged[1] is None:
-            self._converged = (converged, self.clock.now())
-        return State(
-            have=self.have(),
-            effective_digest=reconciler.wanted.digest,
-            converged=converged,
-            since=self._converged[1],  # type: ignore[arg-type]
-            apps=dict(sorted(apps.items())),
-            orphan_volumes=orphan_volumes(reconciler.wanted.apps, observed) if reconciler.wanted.targets else (),
-            store=self.journal.status,
-            engine="away" if reconciler.away else "ok",
-        )
-
-    def activity(self, plan: Plan) -> Activity:
-        """What goes on in the app of a plan."""
-        run = self.reconciler.runs.get(plan.app)
-        flying = frozenset(run.flying) if run else frozenset[str]()
-        gated, held = plan.app in self.reconciler.gated, plan.app in self.reconciler.held
-        bad = self._failed_release(plan.app)
-        hold = self.holds.held.get(plan.app)
-        return Activity(plan, self.reconciler.attempts(), flying, self.tails.texts, gated, held, hold, bad)
-
-    def _failed_release(self, app: str) -> BadRelease | None:
-        wanted = self.reconciler.wanted.apps.get(app)
-        return (self.releases.rolled_back(wanted) or self.releases.held(wanted)) if wanted else None
-
-    # Ending.
-
-    def _stop(self) -> None:
-        if self._stop_at is None:
-            log.info("stopping", next="the step in the middle is finished; applications keep running")
-            self._stop_at = self.clock.monotonic() + STOP_S
-            self.reconciler.stop()
-
-    def _go_on_stopping(self, now: float, stop_at: float) -> None:
-        if not self.reconciler.busy:
-            self._finish()
-        elif now >= stop_at and not self._hurried:
-            self._hurried = True
-            self._stop_at = now + HURRY_S
-            self.reconciler.hurry()
-        elif now >= stop_at:
-            self._finish()
-
-    def _finish(self) -> None:
-        self.stopping.set()
-        self.journal.delete_confirmed(now=True)
-        self.journal.flush()
-        self.link.stop(FAREWELL_S)
-        self.store.close()
-        self.finished = True
-
-
-def _previous(record: AppRecord | None, wanted: WantedApp) -> str | None:
-    if record is None:
-        return None
-    return record.release if record.release != wanted.release else record.previous

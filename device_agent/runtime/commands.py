@@ -94,7 +94,7 @@ def error(code: str, message: str, problems: tuple[Problem, ...] = ()) -> dict[s
 def _status(agent: "Agent", args: Mapping[str, Json]) -> Json:
     """The state as it is published, and what is the agent's own."""
     no_more(args)
-    body = state_body(agent.state())
+    body = state_body(agent.current.read())
     return {
         **body,
         "device": agent.options.identity.device,

@@ -21,7 +21,7 @@ def explained(agent: "Agent", app: Json, service: Json) -> Json:
     """`app` alone may also be a service that only one app has. Raises `Refused`: `malformed`, `not_found`."""
     if not isinstance(app, str) or not isinstance(service, str | None):
         raise Refused("malformed", "the argument app is a name, and so is service where it is given")
-    reports = agent.state().apps
+    reports = agent.current.read().apps
     name, service = _find(agent, reports, app, service)
     chain = explain(_situation(agent, name, reports[name]))
     if service is not None:
@@ -67,7 +67,7 @@ def _situation(agent: "Agent", app: str, report: AppReport) -> Situation:
         app=app,
         now=agent.clock.now(),
         report=report,
-        activity=agent.activity(reconciler.plans.get(app, Plan(app))),
+        activity=agent.current.activity(reconciler.plans.get(app, Plan(app))),
         observed=reconciler.observed or Observed(),
         published=None if left_alone else reconciler.wanted.apps.get(app),
         running=None if left_alone else reconciler.running.get(app),

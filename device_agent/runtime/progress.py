@@ -95,7 +95,7 @@ class Progress:
         self._tell_drift(wanted, plan)
         if plan.steps or plan.blocked:
             self.agent.journal.tell_all(self.agent.rollout.begun(wanted.name))
-        report = report_app(wanted, observed, self.agent.activity(plan), None)
+        report = report_app(wanted, observed, self.agent.current.activity(plan), None)
         self.agent.journal.tell_all(self.agent.rollout.failing(wanted.name, report))
 
     def _tell_drift(self, wanted: WantedApp, plan: Plan) -> None:

@@ -225,7 +225,7 @@ class AgentMachine(RuleBasedStateMachine):
     def agent_is_replaced(self):
         self.device.stop()
         self.device.wait(10)
-        assert self.device.agent.finished
+        assert self.device.agent.ending.finished
         self._again(machine=False)
 
     def _again(self, machine):

@@ -192,7 +192,7 @@ def test_a_device_never_says_converged_while_something_unwanted_is_there():
 
     def watch():
         names = {c.app for c in device.world.containers.values() if c.owned_by(OWNER)}
-        state = device.agent.state()
+        state = device.agent.current.read()
         if state.converged and state.have["fleet"].version.revision == 2 and names != {"web"}:
             false.append(names)
 

@@ -305,7 +305,7 @@ def test_a_lost_database_on_a_full_disk_keeps_the_floor_of_the_labels():
 def test_a_stop_says_farewell_and_leaves_everything_running():
     device = settled(TWO)
     device.stop()
-    assert device.agent.finished
+    assert device.agent.ending.finished
     assert device.ups() == {"web/api", "db/db"}
     farewell = json.loads(device.broker.retained[TOPICS.session])
     assert (farewell["online"], farewell["reason"]) == (False, "stopped")
@@ -318,10 +318,10 @@ def test_a_stop_in_the_middle_of_a_replacement_finishes_it():
     device.settle()
     assert [lane for lane, _ in device.jobs.waiting] == [STOP]
     device.stop()
-    assert not device.agent.finished
+    assert not device.agent.ending.finished
     device.jobs.held.clear()
     device.settle()
-    assert device.agent.finished
+    assert device.agent.ending.finished
     assert "web/api" in device.ups()
     (up,) = [c for c in device.world.containers.values() if c.up]
     assert up.made.image == "api:2"
@@ -336,7 +336,7 @@ def test_a_stop_before_a_replacement_has_stopped_anything_does_not_begin_it():
     device.stop()
     device.jobs.held.clear()
     device.settle()
-    assert device.agent.finished
+    assert device.agent.ending.finished
     (up,) = [c for c in device.world.containers.values() if c.up]
     assert up.made.image == "api:1"
 
@@ -348,7 +348,7 @@ def test_a_stop_waits_only_so_long_for_the_engine():
     device.settle()
     device.stop()
     device.wait(8.5)
-    assert device.agent.finished
+    assert device.agent.ending.finished
 
 
 def test_a_slow_stop_is_cut_short_so_that_the_replacement_runs_when_the_agent_is_gone():
@@ -364,7 +364,7 @@ def test_a_slow_stop_is_cut_short_so_that_the_replacement_runs_when_the_agent_is
     assert not device.world.containers[old.id].up
     device.jobs.held.clear()
     device.settle()
-    assert device.agent.finished
+    assert device.agent.ending.finished
     (up,) = [c for c in device.world.containers.values() if c.up]
     assert up.made.image == "api:2"
 
@@ -376,7 +376,7 @@ def test_what_is_only_to_go_keeps_its_grace_when_the_agent_is_told_to_stop():
     device.settle()
     device.stop()
     device.wait(9)
-    assert device.agent.finished
+    assert device.agent.ending.finished
     assert device.ups() == {"web/api", "db/db"}
 
 
@@ -389,7 +389,7 @@ def test_a_replacement_that_fails_during_a_stop_is_made_good_by_the_next_agent()
     device.stop()
     device.jobs.held.clear()
     device.settle()
-    assert device.agent.finished
+    assert device.agent.ending.finished
     device.cut_power()
     device.boot()
     device.wait(10)

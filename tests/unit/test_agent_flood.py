@@ -69,4 +69,4 @@ def test_a_flood_of_what_is_refused_fills_nothing() -> None:
     assert not device.broker.unacknowledged
     assert not device.agent.intake._arrived
     assert device.store.outbox_counts().rows <= REFUSED
-    assert device.agent.state().converged
+    assert device.agent.current.read().converged

@@ -111,7 +111,7 @@ def test_it_says_farewell():
     device.settle()
     farewell = json.loads(device.broker.retained[TOPICS.session])
     assert (farewell["online"], farewell["reason"]) == (False, "stopped")
-    assert device.device.agent.finished
+    assert device.device.agent.ending.finished
 
 
 def test_at_rest_it_sends_nothing():
