@@ -47,6 +47,10 @@ class Bench:
         self.number = 0
         self.published: Published | None = None
         self.apps: dict[str, Any] = {}
+        self.beside: dict[str, Any] = {}
+        """Services of a second app, `side`, from the next release on; without any, there is no such app."""
+        self.known_gaps: tuple[tuple[int, int], ...] = ()
+        """Acks that were lost before this run began, with a broker's data."""
         self.own_engine = own_engine
         self.lossy = False
         """Acks may have been lost for good: with the broker's data, or with the device's."""
@@ -98,6 +102,7 @@ class Bench:
         self.random.seed(seed)
         self.turn, self.began = turn, self.now()
         self.lossy = False
+        self.known_gaps = self.device.cloud.gaps(self.device.id)
         self.exits.clear()
 
     @staticmethod
@@ -119,6 +124,8 @@ class Bench:
         # Who stops a container while its release proves good has it rolled back: here it is tried on.
         gate = {"healthy_for": "100ms", "on_failure": "retry"}
         self.apps = {"web": {**app(api=api, db=service(), **services), "x-release": gate}}
+        if self.beside:
+            self.apps["side"] = {"services": self.beside, "x-release": gate}
 
     def next_target(self) -> dict[str, Any]:
         """What `publish` would publish next, for a stranger to publish it."""

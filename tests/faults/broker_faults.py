@@ -147,7 +147,7 @@ def flood(bench: Bench) -> None:
         eventually(lambda: bench.device.cloud.next_version().revision > bench.number, 30, "the last one was heard")
     bench.publish()
     bench.converge(60)
-    filters = {"type": "container", "event": "create", "label": [bench.device.label]}
+    filters = {"type": "container", "event": "create", "label": [bench.device.label, "device-agent.service=api"]}
     made = list(bench.host.api.events(since=bench.began, until=bench.now(), filters=filters, decode=True))
     assert len(made) <= MOST_APPLIES, f"bounded: {len(made)} containers were made"
 

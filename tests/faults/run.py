@@ -86,7 +86,7 @@ def _runs(wish: Wish, outcome: Outcome) -> None:
     while turn is not None:
         with _engine(wish, outcome.fault) as (host, engine):
             try:
-                with Bench(host, engine) as bench, _log_of_what_fails(bench, outcome.fault.name):
+                with Bench(host, engine) as bench, keeping_its_log(bench, outcome.fault.name):
                     while turn is not None:
                         if not _one(wish, outcome, bench, turn):
                             return
@@ -102,7 +102,7 @@ def _runs(wish: Wish, outcome: Outcome) -> None:
 
 
 @contextlib.contextmanager
-def _log_of_what_fails(bench: Bench, name: str) -> Iterator[None]:
+def keeping_its_log(bench: Bench, name: str) -> Iterator[None]:
     try:
         yield
     except Exception:
