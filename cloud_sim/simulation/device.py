@@ -95,7 +95,7 @@ class SimulatedDevice:
             beat=_alive,
         )
         self.agent.intake = SharedIntake(self.agent, shared)
-        self.agent.stopping = self.agent.reconciler.stopping = _Impatience()
+        self.agent.stopping = self.agent.reconciler.acting.stopping = _Impatience()
 
     def start(self) -> None:
         self._inbox.put(EngineEvent("stream", "open", ""))

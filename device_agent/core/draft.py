@@ -46,6 +46,10 @@ def grace_s(app: WantedApp, service: str) -> float:
     return wanted.service.stop_grace_period / 1e9 if wanted else GRACE_S
 
 
+def stop_of(app: WantedApp, container: Container) -> Stop:
+    return Stop(container.name, container.id, grace_s(app, container.service))
+
+
 class Draft:
     """The plan in the making: one step for each engine call, the first one counts. Applies rule 6."""
 
@@ -140,6 +144,12 @@ def _remove_container(draft: Draft, container: Container, cause: str, after: Ids
         stopped = draft.add(Step(action, container.service, ANY_OF_THEM, cause, after))
     draft.add(Step(Remove(container.name, container.id), container.service, ANY_OF_THEM, cause, stopped))
     return stopped
+
+
+def remove_previous(draft: Draft, container: Container, cause: str, after: Ids = NONE, until: str = "") -> Ids:
+    """What is not, or no more, the container that its service wants."""
+    action = Remove(container.name, container.id)
+    return draft.add(Step(action, previous_subject(container.service), ANY_OF_THEM, cause, after, until))
 
 
 def remove_networks(draft: Draft, networks: Iterable[Network], containers: Iterable[Container]) -> None:

@@ -7,7 +7,7 @@ of the planner are kept here.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from device_agent.core.draft import NONE, Draft, Ids, grace_s
+from device_agent.core.draft import NONE, Draft, Ids, stop_of
 from device_agent.core.images import NOTHING_PULLED, Pulled, plan_pulls
 from device_agent.core.matching import Match, present
 from device_agent.core.wanted import WantedApp, WantedNetwork, WantedService
@@ -21,7 +21,6 @@ from device_agent.model.steps import (
     RemoveNetwork,
     Start,
     Step,
-    Stop,
 )
 
 
@@ -127,8 +126,8 @@ class Foundations:
         for user in users:
             stopped = ready
             if user.up:
-                stop = Stop(user.name, user.id, grace_s(self.wanted, user.service))
-                stopped = self.steps.add(Step(stop, user.service, user.spec, cause, ready))
+                stop = Step(stop_of(self.wanted, user), user.service, user.spec, cause, ready)
+                stopped = self.steps.add(stop)
             leave = Disconnect(user.name, user.id, network.name)
             gone |= self.steps.add(Step(leave, user.service, user.spec, cause, stopped, commits=user.up))
         busy = any(user.up for user in users)

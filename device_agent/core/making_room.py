@@ -8,7 +8,16 @@ again; what was removed does not, and needs a registry to come back.
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from device_agent.core.draft import ANY_OF_THEM, NONE, Draft, Ids, grace_s, image_subject, previous_subject
+from device_agent.core.draft import (
+    ANY_OF_THEM,
+    NONE,
+    Draft,
+    Ids,
+    image_subject,
+    previous_subject,
+    remove_previous,
+    stop_of,
+)
 from device_agent.core.images import Pulled
 from device_agent.core.matching import Match
 from device_agent.core.wanted import WantedApp, WantedService
@@ -51,19 +60,19 @@ class MakingRoom:
         if not other.up:
             return NONE
         cause = f"it makes room for {wanted.image}"
-        action = Stop(other.name, other.id, grace_s(self.wanted, wanted.name))
-        return self.steps.add(Step(action, wanted.name, other.spec, cause))
+        return self.steps.add(Step(stop_of(self.wanted, other), wanted.name, other.spec, cause))
 
     def _remove(self, wanted: WantedService, other: Container, stopped: Ids) -> Ids:
-        subject, cause = previous_subject(wanted.name), f"it makes room for {wanted.image}"
-        removed = self.steps.add(Step(Remove(other.name, other.id), subject, ANY_OF_THEM, cause, stopped))
+        cause = f"it makes room for {wanted.image}"
+        removed = remove_previous(self.steps, other, cause, stopped)
         if not self._may_go(other):
             return removed
         users = [c for c in self.observed.containers if c.image_id == other.image_id]
         after = removed | self._removals(users)
         if len(after) < len(users):
             return removed
-        return removed | self.steps.add(Step(RemoveImage(other.image), subject, ANY_OF_THEM, cause, after))
+        step = Step(RemoveImage(other.image), previous_subject(wanted.name), ANY_OF_THEM, cause, after)
+        return removed | self.steps.add(step)
 
     def _may_go(self, other: Container) -> bool:
         """Only what the agent has pulled itself, and what no service wants."""

@@ -158,7 +158,7 @@ class Agent:
         self.rollout = Rollout(dict(memory.targets), dict(memory.apps))
         self.floors = dict(memory.floors)
         self.orders = {(order.app, order.service): order for order in memory.orders}
-        self.reconciler.rows = {(attempt.app, attempt.subject): attempt for attempt in memory.attempts}
+        self.reconciler.retries.rows = {(attempt.app, attempt.subject): attempt for attempt in memory.attempts}
         self.images.rows = {(row.image, row.image_id): row for row in memory.pulled}
         if memory.recovered:
             self.journal.status = memory.recovered
@@ -245,7 +245,7 @@ class Agent:
             case Looked():
                 self._looked(event)
             case StepEnded():
-                self.reconciler.step_ended(event)
+                self.reconciler.acting.step_ended(event)
                 self._changed = True
             case PullEnded():
                 self.reconciler.pull_ended(event)

@@ -76,7 +76,7 @@ class CurrentState:
             reconciler.observed is not None
             and not reconciler.away
             and not self.agent.holds.held
-            and not reconciler.runs
+            and not reconciler.acting.runs
             and not any(self._failed_release(name) for name in reconciler.wanted.apps)
             and all(app.phase == "settled" for name, app in apps.items() if name in reconciler.wanted.apps)
             and all(only_leftovers(plan, reconciler.wanted.apps.get(app)) for app, plan in reconciler.plans.items())
@@ -85,12 +85,12 @@ class CurrentState:
     def activity(self, plan: Plan) -> Activity:
         """What goes on in the app of a plan."""
         reconciler = self.agent.reconciler
-        run = reconciler.runs.get(plan.app)
+        run = reconciler.acting.runs.get(plan.app)
         flying = frozenset(run.flying) if run else frozenset[str]()
         gated, held = plan.app in reconciler.gated, plan.app in reconciler.held
         bad = self._failed_release(plan.app)
         hold = self.agent.holds.held.get(plan.app)
-        return Activity(plan, reconciler.attempts(), flying, self.agent.tails.texts, gated, held, hold, bad)
+        return Activity(plan, reconciler.retries.attempts(), flying, self.agent.tails.texts, gated, held, hold, bad)
 
     def _failed_release(self, app: str) -> BadRelease | None:
         wanted, releases = self.agent.reconciler.wanted.apps.get(app), self.agent.releases

@@ -37,12 +37,12 @@ class Ending:
         if self.due is None:
             return
         now = self.agent.clock.monotonic()
-        if not self.agent.reconciler.busy:
+        if not self.agent.reconciler.acting.busy:
             self._finish()
         elif now >= self.due and not self._hurried:
             self._hurried = True
             self.due = now + HURRY_S
-            self.agent.reconciler.hurry()
+            self.agent.reconciler.acting.hurry()
         elif now >= self.due:
             self._finish()
 

@@ -71,7 +71,7 @@ def _situation(agent: "Agent", app: str, report: AppReport) -> Situation:
         observed=reconciler.observed or Observed(),
         published=None if left_alone else reconciler.wanted.apps.get(app),
         running=None if left_alone else reconciler.running.get(app),
-        pulling=frozenset(reconciler.pulls),
+        pulling=frozenset(reconciler.pulls.under_way),
         gate_in_s=agent.releases.decided_in_s(app),
         away=reconciler.away,
     )

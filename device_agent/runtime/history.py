@@ -19,7 +19,7 @@ def history(agent: "Agent", args: Mapping[str, Json]) -> Json:
         "targets": {scope: _target(accepted) for scope, accepted in sorted(agent.rollout.targets.items())},
         "floors": {scope: list(floor.version) for scope, floor in sorted(agent.floors.items())},
         "apps": {name: _app(agent.rollout.apps.get(name), agent.releases.bad.get(name)) for name in names},
-        "attempts": [_attempt(attempt) for _, attempt in sorted(agent.reconciler.rows.items())],
+        "attempts": [_attempt(attempt) for _, attempt in sorted(agent.reconciler.retries.rows.items())],
         "orders": [
             {"app": order.app, "service": order.service or None, "verb": order.verb}
             for _, order in sorted(agent.orders.items())

@@ -98,7 +98,7 @@ class Holds:
         reconciler = self.agent.reconciler
         if wanted and ((record and record.digest == wanted.digest) or app in reconciler.held):
             return None
-        attempts = reconciler.attempts()
+        attempts = reconciler.retries.attempts()
         if wanted is None:
             plan = plan_removal(app, observed, attempts)
         else:
@@ -165,7 +165,7 @@ class Holds:
     def read(self, event: LocksRead) -> None:
         self._keep(event.locks)
         if event.before_stopping:
-            self.agent.reconciler.locks_read(event.app, free=not any(event.locks.values()))
+            self.agent.reconciler.acting.locks_read(event.app, free=not any(event.locks.values()))
         else:
             self.agent.reconciler.wake()
 

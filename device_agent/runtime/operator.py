@@ -106,7 +106,7 @@ def _retry(agent: "Agent", args: Mapping[str, Json]) -> Json:
     no_more(args, "app")
     name = text(args, "app")
     wanted = agent.reconciler.wanted.apps.get(name)
-    subjects = {subject for app, subject in agent.reconciler.rows if app == name}
+    subjects = {subject for app, subject in agent.reconciler.retries.rows if app == name}
     if wanted is None and not subjects:
         raise Refused("not_found", f"no app {name} is wanted here, and nothing of it is waited for")
     bad = agent.releases.bad.get(name)

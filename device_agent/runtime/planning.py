@@ -130,7 +130,7 @@ def _held(agent: "Agent", found: Planned) -> Iterator[tuple[str, Held]]:
 
 
 def _plan_of(agent: "Agent", name: str, wanted: WantedApp | None, observed: Observed) -> Plan:
-    attempts = agent.reconciler.attempts()
+    attempts = agent.reconciler.retries.attempts()
     if wanted is None:
         return plan_removal(name, observed, attempts)
     settled = agent.reconciler.settled.get(name, {})

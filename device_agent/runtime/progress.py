@@ -64,7 +64,7 @@ class Progress:
     def _judge(self, wanted: WantedApp, observed: Observed, plan: Plan) -> Verdict:
         """The gate of its release; a failure, or a pass that lets more be done, is acted on with the next look."""
         held = wanted.name in self.agent.holds.held
-        verdict = self.agent.releases.judge(wanted, observed, plan, self.agent.reconciler.attempts(), held=held)
+        verdict = self.agent.releases.judge(wanted, observed, plan, self.agent.reconciler.retries.attempts(), held=held)
         if isinstance(verdict, Failed):
             bad = self.agent.releases.failed(wanted, verdict)
             self.agent.journal.write(lambda tx: tx.put_bad(bad))
@@ -102,7 +102,7 @@ class Progress:
         if not self.agent.rollout.is_repair(wanted.name, wanted.digest):
             return
         ahead = self.agent.reconciler.choices[wanted.name].ahead
-        rows = self.agent.reconciler.rows
+        rows = self.agent.reconciler.retries.rows
         self._drifts = {key: why for key, why in self._drifts.items() if key in rows or ("", key[1]) in rows}
         for step in plan.steps:
             if self._drifts.get((wanted.name, step.subject)) == step.cause:

@@ -125,12 +125,12 @@ def test_a_newer_target_cancels_a_pull_that_nobody_needs_any_more():
     device.jobs.held.add(PULL)
     device.publish({"web": app(api=service("big:1"))}, revision=2)
     device.wait(5)
-    assert len(device.agent.reconciler.pulls) == 1
+    assert len(device.agent.reconciler.pulls.under_way) == 1
     device.publish(WEB2, revision=3)
     device.converge()
     device.jobs.held.clear()
     device.settle()
-    assert device.agent.reconciler.pulls == {}
+    assert device.agent.reconciler.pulls.under_way == {}
     assert "docker.io/library/big:1" not in device.world.images
 
 

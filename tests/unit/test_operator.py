@@ -106,7 +106,9 @@ def test_a_start_does_not_wait_after_failures():
     did(device, "stop", app="web", service="api")
     for _ in range(3):
         device.ask("start", app="web", service="api")
-    assert not device.agent.reconciler.rows or all(row.count == 1 for row in device.agent.reconciler.rows.values())
+    assert not device.agent.reconciler.retries.rows or all(
+        row.count == 1 for row in device.agent.reconciler.retries.rows.values()
+    )
 
 
 def test_a_stop_ends_with_another_definition():
