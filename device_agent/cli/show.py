@@ -1,17 +1,22 @@
 """The status for people: a table and colours at a terminal, plain lines when piped."""
 
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+_MIB = 2**20
 _GOOD = frozenset(("running", "healthy", "completed"))
 _BUSY = frozenset(("waiting", "pulling", "created", "starting", "stopping"))
 
 
 def show_status(status: Mapping[str, Any], console: Console) -> None:
     console.print(_headline(status), highlight=False, markup=False, soft_wrap=not console.is_terminal)
+    for pull in status["pulls"]:
+        line = _pulling(pull, datetime.fromisoformat(status["at"]))
+        console.print(line, highlight=False, markup=False, soft_wrap=not console.is_terminal)
     if not status["apps"]:
         console.print("no app is wanted here yet: publish a target, or device-agent apply FILE", highlight=False)
         return
@@ -38,6 +43,16 @@ def _headline(status: Mapping[str, Any]) -> str:
     if status["outbox"]["rows"]:
         parts.append(f"{status['outbox']['rows']} messages to send")
     return " · ".join(parts)
+
+
+def _pulling(pull: Mapping[str, Any], now: datetime) -> str:
+    """`pulling registry.example/api:2: 10.0 of 40.0 MiB (25 %), 1.2 MiB/s`."""
+    done, total = pull["done"], pull["total"]
+    if not total:
+        return f"pulling {pull['image']}: nothing has arrived yet"
+    told = f"pulling {pull['image']}: {done / _MIB:.1f} of {total / _MIB:.1f} MiB ({done * 100 // total} %)"
+    seconds = (now - datetime.fromisoformat(pull["since"])).total_seconds()
+    return told + (f", {done / _MIB / seconds:.1f} MiB/s" if seconds > 0 else "")
 
 
 def _rows(status: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str, str]]:

@@ -239,6 +239,7 @@ class Agent:
             case Published():
                 self.link.published(event)
             case PullProgress():
+                self.images.heard(event)
                 self.link.progress(event)
             case EngineEvent():
                 self.reconciler.engine_event(event)

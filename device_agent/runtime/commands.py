@@ -15,7 +15,9 @@ import structlog
 from device_agent import __version__
 from device_agent.core.cost import pulls
 from device_agent.model.errors import Problem, Refused, StoreFull
+from device_agent.model.memory import PulledImage
 from device_agent.model.target import Json
+from device_agent.ports import PullProgress
 from device_agent.runtime import operator, purge
 from device_agent.runtime.arguments import document, no_more
 from device_agent.runtime.explain import explained
@@ -103,6 +105,7 @@ def _status(agent: "Agent", args: Mapping[str, Json]) -> Json:
         "connected": agent.link.session is not None,
         "session": agent.link.session,
         "outbox": _outbox(agent),
+        "pulls": [_pull(row, progress) for row, progress in agent.images.under_way],
         **({"host": host_body(agent.host.figures)} if agent.host.figures else {}),
     }
 
@@ -110,6 +113,17 @@ def _status(agent: "Agent", args: Mapping[str, Json]) -> Json:
 def _outbox(agent: "Agent") -> Json:
     counts = agent.link.outbox()
     return {"rows": counts.rows, "dropped": counts.dropped}
+
+
+def _pull(row: PulledImage, progress: PullProgress | None) -> Json:
+    """`done` and `total` are bytes; null while nothing has arrived."""
+    return {
+        "image": row.image,
+        "platform": row.platform,
+        "since": time_text(row.pulled_at),
+        "done": progress.done if progress else None,
+        "total": progress.total if progress else None,
+    }
 
 
 def _version(_agent: "Agent", args: Mapping[str, Json]) -> Json:

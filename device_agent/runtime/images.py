@@ -4,13 +4,13 @@ A reference that is pulled for the first time is noted before the pull begins: a
 it leaves no image that nobody knows for the agent's own. What is noted goes with what is written anyway.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from device_agent.core.images import Pulled
 from device_agent.model.memory import PulledImage
 from device_agent.model.steps import Pull
-from device_agent.ports import Clock
+from device_agent.ports import Clock, PullProgress
 from device_agent.runtime.inbox import PullEnded
 from device_agent.runtime.journal import Write
 
@@ -23,10 +23,18 @@ class Images:
     """By reference and image id."""
     _under_way: dict[str, tuple[PulledImage, frozenset[str]]] = field(default_factory=dict)
     """Reference → what is pulled, and the ids of the images that were here before."""
+    _progress: dict[str, PullProgress] = field(default_factory=dict)
+    """Reference → how far its pull is."""
 
     @property
     def pulled(self) -> Pulled:
         return Pulled(self.rows)
+
+    @property
+    def under_way(self) -> Iterator[tuple[PulledImage, PullProgress | None]]:
+        """What is being pulled since `pulled_at`, by reference, and how far it is, once that is told."""
+        for image in sorted(self._under_way):
+            yield self._under_way[image][0], self._progress.get(image)
 
     def begin(self, pull: Pull, images: Mapping[str, str], revisions: frozenset[str]) -> None:
         """A pull begins. `images` are those that are here; `revisions` what the device has accepted."""
@@ -36,9 +44,14 @@ class Images:
         if new and (pull.image, "") not in self.rows:
             self._put(row)
 
+    def heard(self, progress: PullProgress) -> None:
+        if progress.image in self._under_way:
+            self._progress[progress.image] = progress
+
     def ended(self, event: PullEnded) -> None:
         """A pull has ended, well when it tells an image's id."""
         row, before = self._under_way.pop(event.image)
+        self._progress.pop(event.image, None)
         if not event.image_id:
             return
         known = self.pulled.is_own(event.image, event.image_id)

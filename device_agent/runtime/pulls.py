@@ -39,8 +39,7 @@ class Pulls:
         self.images.begin(pull, here, revisions)
 
         def told(progress: PullProgress) -> None:
-            self.room.progress(progress)
-            self.put(progress)
+            self.put(self.room.progress(progress))
 
         def job() -> None:
             try:

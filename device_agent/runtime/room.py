@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from device_agent.core.room import TAKES, Reserve, too_little
 from device_agent.model.errors import EngineError, Kind
@@ -18,6 +18,8 @@ class Room:
     engine: Engine
     disk: Callable[[], Disk | None]
     reserve: Reserve
+    _missing: dict[str, int] = field(default_factory=dict)
+    """Image → bytes that its pull was to fetch when it began."""
     _promised: dict[str, int] = field(default_factory=dict)
     """Image → bytes of disk that its pull will still take."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -35,14 +37,23 @@ class Room:
             problem = too_little(pull.image, missing, sum(self._promised.values()), disk, self.reserve)
             if problem:
                 raise EngineError(DISK_SHORT, problem, Kind.OUTSIDE)
+            self._missing[pull.image] = missing
             self._promised[pull.image] = missing * TAKES
 
-    def progress(self, progress: PullProgress) -> None:
-        """What has been fetched is on the disk already."""
+    def progress(self, progress: PullProgress) -> PullProgress:
+        """What has been fetched is on the disk already. Returns the progress of all that is fetched.
+
+        The engine knows only of the layers that it has begun with, the registry of all.
+        """
         with self._lock:
-            if progress.image in self._promised:
-                self._promised[progress.image] = (progress.total - progress.done) * TAKES
+            missing = self._missing.get(progress.image)
+            if missing is None:
+                return progress
+            told = replace(progress, total=max(progress.total, missing))
+            self._promised[progress.image] = (told.total - told.done) * TAKES
+            return told
 
     def leave(self, image: str) -> None:
         with self._lock:
+            self._missing.pop(image, None)
             self._promised.pop(image, None)

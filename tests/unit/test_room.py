@@ -61,6 +61,10 @@ def test_pulls_under_way_share_what_is_free():
     with pytest.raises(EngineError) as caught:
         shared.claim(second)
     assert (caught.value.code, caught.value.kind) == ("disk_short", Kind.OUTSIDE)
+    begun = PullProgress(first.image, 20 * MIB, 20 * MIB)
+    assert shared.progress(begun).total == 100 * MIB, "the engine has not begun with the other layers"
+    with pytest.raises(EngineError):
+        shared.claim(second)
     shared.progress(PullProgress(first.image, 80 * MIB, 100 * MIB))
     shared.claim(second)
     shared.leave(first.image)
