@@ -5,6 +5,7 @@ The image is `REGISTRY_IMAGE` (default `registry:2`). Engines talk plain HTTP to
 
 import contextlib
 import os
+import re
 import secrets
 import socket
 import tempfile
@@ -25,6 +26,7 @@ READY_S = 15.0
 USER, PASSWORD = "device", "correct horse battery"
 _HTPASSWD = f"{USER}:$2y$05$abcdefghijklmnopqrstuuD3mHdCr44zlIZ.VZCaYRpfQhXMYnEo.\n"
 _PORT = 5000
+_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 
 
 class Registry:
@@ -70,9 +72,11 @@ class Registry:
         except OSError:
             return False
 
-    def push(self, api: docker.APIClient, image: str, tag: str = "1") -> tuple[str, str]:
+    def push(
+        self, api: docker.APIClient, image: str, tag: str = "1", *, repository: str | None = None
+    ) -> tuple[str, str]:
         """Its name there with the tag, and by digest. The engine keeps neither."""
-        repository = f"{self.host}/{secrets.token_hex(4)}"
+        repository = repository or f"{self.host}/{secrets.token_hex(4)}"
         name = f"{repository}:{tag}"
         assert api.tag(image, repository, tag)
         for line in api.push(repository, tag, stream=True, decode=True, auth_config=self._login):
@@ -82,6 +86,23 @@ class Registry:
         with contextlib.suppress(docker.errors.ImageNotFound):
             api.remove_image(by_digest)
         return name, by_digest
+
+    def move(self, name: str, *, to: str) -> None:
+        """The tag of this name is that of another one of its repository from now on."""
+        path, _, tag = name.removeprefix(f"{self.host}/").rpartition(":")
+        manifests = f"http://{self.host}/v2/{path}/manifests"
+        asked = urllib.request.Request(f"{manifests}/{to}", headers={"Accept": _MANIFEST})
+        with urllib.request.urlopen(asked) as manifest:
+            put = urllib.request.Request(f"{manifests}/{tag}", data=manifest.read(), method="PUT")
+        put.add_header("Content-Type", _MANIFEST)
+        with urllib.request.urlopen(put):
+            pass
+
+    def asked(self, name: str) -> int:
+        """How often somebody has asked what a name stands for, by tag or by digest."""
+        path, reference = re.split("[:@]", name.removeprefix(f"{self.host}/"), maxsplit=1)
+        log = self._container.get_wrapped_container().logs().decode()
+        return len(re.findall(rf'"(?:GET|HEAD) /v2/{path}/manifests/{reference} ', log))
 
 
 @contextlib.contextmanager

@@ -39,7 +39,7 @@ class RegistryProxy(ThreadingHTTPServer):
         self.host = f"127.0.0.1:{self.server_port}"
         self.fault: Fault | None = None
         self.pace_s = 0.0
-        """How long each chunk of a blob waits."""
+        """How long each chunk of a blob waits, unless it is `over`."""
         self.count = _Count()
         self.over = threading.Event()
         self.lock = threading.Lock()

@@ -1,16 +1,26 @@
 """Images that are not on the device, from a real registry: pulled, waited for, never in the way of what runs."""
 
 import contextlib
+import io
 import json
+import os
+import re
+import secrets
+import tarfile
 from collections.abc import Iterator
+from typing import Any
 
 import docker
+import psutil
 import pytest
 
 from tests.e2e.device import Device, app, service
 from tests.e2e.host import TEST_IMAGE
 from tests.eventually import eventually
 from tests.registry import PASSWORD, USER, Registry, registry
+from tests.registry_proxy import registry_proxy
+
+KIB, MIB, GIB = 2**10, 2**20, 2**30
 
 
 @pytest.fixture
@@ -30,6 +40,23 @@ def forgotten(device: Device, *images: str) -> Iterator[None]:
         for image in images:
             with contextlib.suppress(docker.errors.ImageNotFound):
                 device.host.api.remove_image(image)
+
+
+def fresh(device: Device, shop: Registry) -> str:
+    """An image of the registry with 1 MiB that the engine has never seen."""
+    api, name = device.host.api, f"{device.prefix}fresh"
+    container = api.create_container(f"{TEST_IMAGE}:1", name=name)["Id"]
+    with io.BytesIO() as written:
+        with tarfile.open(fileobj=written, mode="w") as tar:
+            file = tarfile.TarInfo("noise")
+            file.size = MIB
+            tar.addfile(file, io.BytesIO(secrets.token_bytes(MIB)))
+        api.put_archive(container, "/", written.getvalue())
+    made = api.commit(container, name, "1")["Id"]
+    device.host.remove(container)
+    image, _ = shop.push(api, f"{name}:1")
+    api.remove_image(made)
+    return image
 
 
 def test_an_absent_image_must_be_pulled_by_tag_and_by_digest(device: Device, shop: Registry) -> None:
@@ -135,3 +162,87 @@ def test_images_must_go_when_nothing_wants_them_and_a_rollback_must_need_no_regi
         assert device.container("a/one")["Config"]["Image"].endswith(third.partition("/")[2])
         device.publish({"a": app(one=service(image=second))})
         assert device.runs("a/one")
+
+
+def test_a_tag_that_moved_must_be_followed_only_where_the_pull_policy_says_so(device: Device, shop: Registry) -> None:
+    api = device.host.api
+    pushed = [shop.push(api, f"{TEST_IMAGE}:1") for _ in range(4)]
+    (followed, _), (kept, _), (loaded, _), (_, fixed) = pushed
+    for name, _ in pushed:
+        shop.push(api, f"{TEST_IMAGE}:2", "2", repository=name.rpartition(":")[0])
+    ids = [api.inspect_image(f"{TEST_IMAGE}:{version}")["Id"] for version in (1, 2)]
+
+    def apps(revision: str) -> dict[str, Any]:
+        """Each is of a new revision, and changes no container by itself."""
+        return {
+            "never": app(one=service(image=loaded, pull_policy="never")),
+            "web": {
+                **app(
+                    followed=service(image=followed, pull_policy="always"),
+                    kept=service(image=kept, pull_policy="missing"),
+                    fixed=service(image=fixed, pull_policy="always"),
+                ),
+                "x-note": revision,
+            },
+        }
+
+    with forgotten(device, followed, kept, loaded, fixed):
+        device.start()
+        device.cloud.publish(apps("first"))
+        failed, *_ = eventually(lambda: device.acks(verdict="failed"), 20, "the ack says that nobody may pull it")
+        assert (failed["app"], failed["code"]) == ("never", "image_absent")
+        assert loaded in failed["message"]
+        assert shop.asked(loaded) == 0
+        api.pull(loaded)
+        device.converge()
+        before, asked = device.identities(), {image: shop.asked(image) for image in (kept, loaded, fixed)}
+        assert device.container("web/followed")["Image"] == ids[0]
+
+        for name, _ in pushed:
+            shop.move(name, to="2")
+        device.publish(apps("second"))
+        after = device.identities()
+        assert device.container("web/followed")["Image"] == ids[1]
+        assert [key for key in before if after[key] != before[key]] == ["web/followed"]
+        assert {image: shop.asked(image) for image in asked} == asked, "what is here was not asked for"
+        assert f'"cause": "image {followed} ' in device.log(), "the step says which image it is that has changed"
+        assert not device.events("drift")
+
+
+def test_a_pull_without_room_must_touch_nothing_and_must_tell_how_far_it_is_once_there_is_room(
+    device: Device, shop: Registry
+) -> None:
+    image = fresh(device, shop)
+    ballast = device.folder / "ballast"
+    with ballast.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, 2 * GIB)
+    with registry_proxy(shop.host) as proxy:
+        image = image.replace(shop.host, proxy.host)
+        kept = psutil.disk_usage(str(device.folder)).free + GIB
+        with forgotten(device, image):
+            device.start(DISK_RESERVE=str(kept))
+            device.publish({"a": app(one=service())})
+            before = device.identities()
+            device.cloud.publish({"a": app(one=service(image=image))})
+            (failed,) = eventually(lambda: device.acks(verdict="failed"), 20, "the ack says that it fails")
+            assert (failed["app"], failed["service"], failed["code"]) == ("a", "one", "disk_short")
+            told = re.search(
+                r"needs about (\d+) MiB .*; (\d+) MiB of \d+ MiB are free, and (\d+) MiB are to stay", failed["message"]
+            )
+            assert told, failed["message"]
+            assert (int(told[1]) + int(told[3]) > int(told[2]), int(told[3])) == (True, round(kept / MIB))
+            assert device.identities() == before
+            assert proxy.passed() < 64 * KIB, "of the image nothing but its description was read"
+
+            proxy.pace_s = 0.3
+            ballast.unlink()
+            pulling = re.compile(rf"^pulling {image}: \d\.\d of \d\.\d MiB \(\d+ %\)", re.MULTILINE)
+            eventually(
+                lambda: pulling.search(device.cli("status").stdout.decode()), 20, "it is pulled, and that is told"
+            )
+            (pull,) = device.status()["pulls"]
+            assert pull["image"] == image
+            assert 0 < pull["done"] < pull["total"] < 2 * MIB
+            proxy.over.set()
+            device.converge(60)
+            assert device.container("a/one")["Config"]["Image"] == image
