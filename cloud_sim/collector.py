@@ -5,10 +5,10 @@ alone changes things too (a lost device becomes an offline one).
 """
 
 import contextlib
+import secrets
 import threading
 from collections import deque
 from collections.abc import Callable
-from functools import lru_cache
 from queue import Empty
 from typing import TypeVar
 
@@ -17,9 +17,10 @@ from cloud_sim.connection import Arrived, Broker, Connection, Denied, Down, Happ
 from cloud_sim.database import Database
 from cloud_sim.hearing import Hearing
 from cloud_sim.numbering import next_version
+from cloud_sim.republishing import Republishing, read
 from device_agent.model.errors import Refused
 from device_agent.model.target import Target, Version
-from device_agent.wire.commands import Answer, decode_answer
+from device_agent.wire.commands import REPORT, Answer, Command, decode_answer, encode_command
 from device_agent.wire.dsse import TrustedKeys
 from device_agent.wire.log import LogMessage, decode_log
 from device_agent.wire.target import read_target
@@ -30,14 +31,13 @@ SETTLE_S = 0.1
 LEARN_AT_MOST_S = 3.0
 """A broker that does not let the marker through is taken to have sent everything by then."""
 TICK_S = 1.0
+ROLL_CALL_EXPIRY_S = 60
 MOST_LOGS = 1000
 """Messages with log lines that wait to be looked at; the oldest go."""
 BATCH = 500
 """Messages in one transaction."""
 
 _T = TypeVar("_T")
-
-_read = lru_cache(maxsize=1024)(read_target)
 
 
 class Collector:
@@ -71,12 +71,17 @@ class Collector:
         if broker.version != "5":
             subscriptions += topics.subscriptions(RESPONSE)
         self.connection = Connection(broker, client_id, subscriptions=subscriptions, marker=self.reply_to)
+        self._republishing = Republishing(self.connection, topics, database, self.hearing, tell)
         self._retained: dict[str | None, Target] = {}
         self._learned = False
         self._connected_at: float | None = None
         self._marked = False
         self._by_name: set[str] = set()
         """Devices whose topics are subscribed to one by one."""
+        self._roll_call = f"cloud-sim-{secrets.token_hex(6)}"
+        """The id of the commands that ask who is there."""
+        self._called = False
+        """Whether they were sent on this connection."""
         self._failure: Exception | None = None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="cloud-collector", daemon=True)
@@ -142,7 +147,7 @@ class Collector:
             return own is not None and self.next_version(device) == (own.version.epoch, own.version.revision + 1)
 
     def _owned(self) -> dict[str | None, Target]:
-        return {device: _read(body) for device, body in self._database.owned().items()}
+        return {device: read(body) for device, body in self._database.owned().items()}
 
     def _run(self) -> None:
         try:
@@ -172,10 +177,13 @@ class Collector:
                     self._heard(happened)
             quiet = not batch and self._marked
             late = self._connected_at is not None and monotonic() > self._connected_at + LEARN_AT_MOST_S
-            asks = quiet and self._ask_by_name() and not late
+            asks = quiet and (self._ask_by_name() or self._call_the_roll()) and not late
             if self._connected_at is not None and not self._learned and not asks and (quiet or late):
                 self._learned = True
-                self._give_back()
+                self._call_the_roll()
+                self._republishing.give_back(self._retained)
+            if self._learned:
+                self._republishing.remind(self._retained)
             self.ticks += 1
             self.changed.notify_all()
 
@@ -187,16 +195,41 @@ class Collector:
             for topics in map(self._topics.of, sorted(silent)):
                 for topic in (topics.session, topics.state, topics.device_target):
                     self.connection.subscribe(topic)
-            self._marked = False
-            with contextlib.suppress(Denied, Unreachable):
-                self.connection.publish(self.reply_to, b"", retain=False)
+            self._mark()
         return bool(silent)
+
+    def _call_the_roll(self) -> bool:
+        """Ask the devices themselves that are still silent: another node of a cluster retains what they said.
+
+        False: none, or they were asked before.
+        """
+        silent = [] if self._called else sorted(self.hearing.silent())
+        self._called = True
+        command = encode_command(Command(self._roll_call, {}))
+        with contextlib.suppress(Denied, Unreachable):
+            for topics in map(self._topics.of, silent):
+                self.connection.publish(
+                    topics.command(REPORT),
+                    command,
+                    retain=False,
+                    expiry_s=ROLL_CALL_EXPIRY_S,
+                    reply_to=self.reply_to,
+                )
+        if silent:
+            self._mark()
+        return bool(silent)
+
+    def _mark(self) -> None:
+        """What is retained has come when this has."""
+        self._marked = False
+        with contextlib.suppress(Denied, Unreachable):
+            self.connection.publish(self.reply_to, b"", retain=False)
 
     def _heard(self, happened: Happened) -> None:
         match happened:
             case Up():
                 self.down, self._connected_at, self._learned, self._marked = None, monotonic(), False, False
-                self._retained = {}
+                self._called, self._retained = False, {}
                 self.hearing.forget()
             case Down():
                 if self._learned and not self._closing.is_set():
@@ -228,7 +261,9 @@ class Collector:
             self._tell(f"what came on {message.topic} is no answer: {refused.message}")
             return
         waiting = self.answers.get(answer.id or "")
-        if waiting is not None:
+        if answer.id == self._roll_call:
+            self.hearing.answered(answer)
+        elif waiting is not None:
             waiting[answer.device] = answer
 
     def _told_of_a_log(self, message: Arrived) -> None:
@@ -260,17 +295,3 @@ class Collector:
         """Somebody's message that no device accepts: as if there were none, so that ours is published again."""
         self._retained.pop(device, None)
         self._tell(f"what the broker retains on {topic} is no target for it: {why}")
-
-    def _give_back(self) -> None:
-        """Publish again what this cloud owns and the broker does not have, or has an older one of."""
-        for device, body in self._database.owned().items():
-            own, retained = _read(body), self._retained.get(device)
-            if retained is None or retained.version < own.version:
-                topic = self._topics.device_target(device) if device else self._topics.target
-                whose = f"the target of device {device}" if device else "the fleet's target"
-                try:
-                    self.connection.publish(topic, body)
-                except (Denied, Unreachable) as error:
-                    self._tell(f"cannot publish {whose} again: {error}")
-                else:
-                    self._tell(f"the broker did not have {whose} {own.version}: published again")

@@ -11,7 +11,7 @@ from typing import Any
 from device_agent.core.scopes import effective_digest, lay_over
 from device_agent.model.errors import Refused
 from device_agent.model.report import Have, ServiceReport, State
-from device_agent.model.target import DEVICE, FLEET, Target
+from device_agent.model.target import DEVICE, FLEET, Target, Version
 
 LOST_AFTER_S = 30.0
 """How long a lost device has to come back before it is called offline. MQTT 3.1.1 has no Will Delay, and a Will does
@@ -38,6 +38,8 @@ class Device:
     agent: str | None = None
     told: Mapping[str, Have | None] = field(default_factory=dict)
     """What its last session or state said it has, by scope."""
+    answered: Mapping[str, tuple[int, Version]] = field(default_factory=dict)
+    """By scope: the newest session of which an ack was heard, and the highest version that one named, good or bad."""
     state: State | None = None
     state_number: tuple[int, int] = (0, 0)
     """Session and number of that state."""
@@ -49,6 +51,14 @@ class Device:
         if self.born:
             return ONLINE
         return LOST if self.lost_at is not None and now < self.lost_at + LOST_AFTER_S else OFFLINE
+
+    def is_behind(self, scope: str, version: Version) -> bool:
+        """Whether it is online, and has neither taken nor answered the scope's target of that version."""
+        have = self.told.get(scope)
+        session, answered = self.answered.get(scope, (0, version))
+        return (
+            self.born and (have is None or have.version < version) and (session != self.session or answered < version)
+        )
 
     @property
     def services(self) -> tuple[int, int]:
@@ -121,6 +131,14 @@ def reported(device: Device, number: tuple[int, int], state: State, agent: str |
         return device
     told = state.have if number[0] >= device.session else device.told
     return replace(device, state=state, state_number=number, told=told, agent=agent or device.agent)
+
+
+def acked(device: Device, session: int, scope: str, version: Version) -> Device:
+    """An ack. One of an earlier session came late, and says nothing of what was sent in this one."""
+    last = device.answered.get(scope, (0, version))
+    if session < last[0] or (session == last[0] and version <= last[1]):
+        return device
+    return replace(device, answered={**device.answered, scope: (session, version)})
 
 
 def _rank(device: Device, number: tuple[int, int]) -> tuple[bool, int, int]:

@@ -33,6 +33,10 @@ LARGEST_PACKET = 268_435_455
 OVERHEAD_BYTES = 64
 FIRST_S, LONGEST_S, REFUSED_S, STOOD_S = 1.0, 60.0, 300.0, 30.0
 """The agent's back-off: full jitter between the first and the longest, anew after a connection that stood."""
+UNANSWERED = 2
+"""So many connections in a row that came about and were not let in: a new session is asked for, as the agent does."""
+PASSING = frozenset((0x80, 0x83, 0x88, 0x89, 0x9F))
+"""Refusals for the broker's own sake: it is tried again soon."""
 LOST, REFUSED, UNREACHABLE = "lost", "refused", "unreachable"
 _MIDS = 65_536
 
@@ -59,6 +63,7 @@ class Link:
         "_sessions",
         "_sock",
         "_subscriptions",
+        "_unanswered",
         "_will",
         "client_id",
         "network",
@@ -80,6 +85,7 @@ class Link:
         self._failure: tuple[str, str] | None = None
         """Code and message of what ended the connection."""
         self._failures = 0
+        self._unanswered = 0
         self._sock: Any = None
         """Of the connection that stands or is being made."""
         self._session = 0
@@ -171,10 +177,11 @@ class Link:
         network = self.network
         self._session = self._next_session or self._sessions()
         self._number += 1
-        client = self._new_client(self._will(self._session))
+        fresh = self._unanswered >= UNANSWERED
+        client = self._new_client(self._will(self._session), fresh=fresh)
         try:
             if network.v5:
-                client.connect(*network.address, KEEPALIVE_S, clean_start=False, properties=network.connect_properties)
+                client.connect(*network.address, KEEPALIVE_S, clean_start=fresh, properties=network.connect_properties)
             else:
                 client.connect(*network.address, KEEPALIVE_S)
         except (OSError, ValueError) as error:
@@ -183,6 +190,7 @@ class Link:
             return
         # From here on a broker may hold this session's Will: the next connection needs another number.
         self._next_session = None
+        self._unanswered += 1
         self._client, self._opened_at = client, monotonic()
         self._sock = client.socket()
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -291,6 +299,7 @@ class Link:
             self.network.left(self)
             return
         if code == REFUSED:
+            self._unanswered = 0
             retry_s = random.uniform(0.8, 1.2) * REFUSED_S
         else:
             self._failures = 1 if stood else min(self._failures + 1, 10)
@@ -300,12 +309,12 @@ class Link:
 
     # paho's callbacks.
 
-    def _new_client(self, will: Will) -> paho.Client:
+    def _new_client(self, will: Will, *, fresh: bool) -> paho.Client:
         network = self.network
         client = paho.Client(
             CallbackAPIVersion.VERSION2,
             client_id=self.client_id,
-            clean_session=None if network.v5 else False,
+            clean_session=None if network.v5 else fresh,
             protocol=paho.MQTTv5 if network.v5 else paho.MQTTv311,
             reconnect_on_failure=False,
             manual_ack=True,
@@ -325,7 +334,8 @@ class Link:
 
     def _on_connect(self, client: paho.Client, _data: object, _flags: object, reason: Any, properties: Any) -> None:
         if reason.is_failure:
-            self._fail(REFUSED, f"the broker refused the connection: {reason}")
+            code = UNREACHABLE if reason.value in PASSING else REFUSED
+            self._fail(code, f"the broker refused the connection: {reason}")
             return
         self._largest = getattr(properties, "MaximumPacketSize", LARGEST_PACKET)
         self._receive_maximum = getattr(properties, "ReceiveMaximum", _MIDS - 1)
@@ -348,6 +358,7 @@ class Link:
             topic for topic, reason in zip(self._optional, reasons[needed:], strict=True) if reason.is_failure
         )
         self._granted_at = monotonic()
+        self._unanswered = 0
         self.trouble = ""
         self.network.came_up(self)
         self._deliver(Connected(self._session, self._largest, self._receive_maximum, without))

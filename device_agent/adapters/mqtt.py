@@ -27,6 +27,9 @@ __all__ = ["Broker", "MqttTransport", "Pace", "Wants", "parse_url"]
 
 # What a join may take after the deadline: closing a socket, not waiting for a broker.
 _LAST_MOMENT_S = 0.5
+# So many connections in a row that came about, and were neither let in nor refused: the broker may be unable to give
+# back the session, as a RabbitMQ cluster is when a node is lost that has the session's queue. A new one it can give.
+_UNANSWERED = 2
 
 
 class MqttTransport:
@@ -62,6 +65,7 @@ class MqttTransport:
         self._failures = 0
         self._refusals = 0
         self._brief = 0
+        self._unanswered = 0
         self._elsewhere: Address | None = None
         """Where the broker has sent this client: for one connection, whatever becomes of it."""
 
@@ -161,10 +165,12 @@ class MqttTransport:
                 optional=self._optional,
                 deliver=self._pass_on,
                 wake=self._wake,
+                fresh=self._unanswered >= _UNANSWERED,
             )
             link.connect(self._will(self._session))
             # From here on a broker may hold this session's Will: the next connection needs another number.
             self._session = None
+            self._unanswered += 1
             self._current = link
             link.serve(self._woken, self._stopping)
         except Failed as failed:
@@ -180,6 +186,7 @@ class MqttTransport:
 
     def _pass_on(self, event: TransportEvent) -> None:
         if isinstance(event, Connected):
+            self._unanswered = 0
             # Before it is delivered: the receiver may publish at once.
             self._live = self._current
         self._deliver(event)
@@ -193,7 +200,11 @@ class MqttTransport:
             self._brief += 1
         else:
             self._brief = 0
+        if ended.busy or ended.elsewhere or ended.code in (REFUSED, DUPLICATE):
+            self._unanswered = 0
         code, message = ended.code, ended.message
+        if self._unanswered >= _UNANSWERED:
+            message += " (a new session is asked for)"
         if self._brief >= pace.suspicious and code == LOST:
             code = DUPLICATE
             message = (

@@ -78,8 +78,11 @@ class Link:
         optional: tuple[str, ...],
         deliver: Callable[[TransportEvent], None],
         wake: Callable[[], None],
+        fresh: bool = False,
     ) -> None:
+        """`fresh`: the broker is to forget the session that it may have."""
         self._number = number
+        self._fresh = fresh
         self._session = session
         self._broker = broker
         self._v5 = broker.version == "5"
@@ -137,7 +140,7 @@ class Link:
                     broker.address.host,
                     broker.address.port,
                     self._pace.keepalive,
-                    clean_start=False,
+                    clean_start=self._fresh,
                     properties=self._connect_properties(),
                 )
             else:
@@ -282,7 +285,7 @@ class Link:
         client = paho.Client(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
-            clean_session=None if self._v5 else False,
+            clean_session=None if self._v5 else self._fresh,
             protocol=paho.MQTTv5 if self._v5 else paho.MQTTv311,
             reconnect_on_failure=False,
             manual_ack=True,

@@ -16,8 +16,8 @@ from device_agent.wire import payload
 from device_agent.wire.fields import Fields
 from device_agent.wire.messages import SCHEMA, encode, time_text
 
-LOGS = "logs"
-READS = ("report", "plan", "explain", LOGS)
+LOGS, REPORT = "logs", "report"
+READS = (REPORT, "plan", "explain", LOGS)
 """Verbs that change nothing: they are not recorded, and one that comes again is simply run again."""
 EFFECTS = ("restart", "stop", "start", "purge", "unlock", "retry", "prune")
 """Verbs that change something: each id is carried out once."""
@@ -26,7 +26,7 @@ VERBS = (*READS, *EFFECTS)
 ALL, NONE = "all", "none"
 _BY_NAME = frozenset(("purge",))
 """Never allowed but by name: it deletes data."""
-_FROM_ANYBODY = frozenset(("report", "plan", "explain"))
+_FROM_ANYBODY = frozenset((REPORT, "plan", "explain"))
 """What a broker that is not trusted may ask: it learns no more than the state and the targets tell it anyway."""
 
 SPREAD_S = 5.0

@@ -31,13 +31,13 @@ def reference(where: str) -> bytes:
 class Scripted:
     """A listener that answers whatever is sent with the next of `answers`, and notes what was sent.
 
-    With `again` it takes a second connection, and answers there with these.
+    It does so for so many connections (`times`). With `again` it takes one more, and answers there with these.
     """
 
-    def __init__(self, *answers: bytes, again: tuple[bytes, ...] = ()) -> None:
+    def __init__(self, *answers: bytes, times: int = 1, again: tuple[bytes, ...] = ()) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
-        self._answers = (answers, again) if again else (answers,)
+        self._answers = (answers,) * times + ((again,) if again else ())
         self.heard: list[bytes] = []
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()

@@ -23,7 +23,7 @@ from cloud_sim.roster import LOST_AFTER_S
 from device_agent.core.scopes import effective_digest
 from device_agent.model.canonical import digest
 from device_agent.model.errors import Refused
-from device_agent.model.report import Ack
+from device_agent.model.report import Ack, Have
 from device_agent.model.target import Version
 from tests.broker import Mosquitto, Peer, mosquitto, password_line
 from tests.certificates import Authority
@@ -223,6 +223,50 @@ def test_what_the_broker_lost_is_published_again(database: Path) -> None:
         assert retained(broker)["revision"] == 2
         assert retained(broker, "fleet/v1/plant7/down/device/d1/target")["revision"] == 1
         assert len([text for text in told if "published again" in text]) == 2
+
+
+def test_what_a_device_has_not_got_is_published_again(
+    broker: Mosquitto, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloud_sim.reminding.PATIENCE_S", 0.5)
+    monkeypatch.setattr("cloud_sim.republishing.LOOK_S", 0.1)
+    told: list[str] = []
+    with (
+        Cloud(broker.url, "plant7", database=database, tell=told.append) as cloud,
+        PlainDevice(broker, "plant7", "d1", answer="silence") as deaf,
+        PlainDevice(broker, "plant7", "d2", answer="reject"),
+        PlainDevice(broker, "plant7", "d3"),
+    ):
+        cloud.publish(APPS)
+        cloud.wait_converged(WAIT_S, ["d3"])
+        cloud.wait_for_ack("d2", verdict="rejected", timeout=WAIT_S)
+        deaf.answer = "converge"
+        cloud.wait_converged(WAIT_S, ["d1"])
+        assert set(told) == {"d1 has not taken the fleet's target 1.1: published again"}
+
+
+def test_a_device_that_the_broker_retains_nothing_of_is_asked(broker: Mosquitto, database: Path) -> None:
+    # On a cluster another node retains it. RabbitMQ keeps it per node.
+    with PlainDevice(broker, "plant7", "d1") as device:
+        with Cloud(broker.url, "plant7", database=database) as cloud:
+            cloud.publish(APPS)
+            cloud.wait_converged(WAIT_S)
+        with Peer(broker) as peer:
+            for topic in (device.topics.session, device.topics.state):
+                peer.publish(topic, b"", retain=True)
+        state = {
+            "have": {"fleet": {"epoch": 1, "revision": 1}},
+            "converged": True,
+            "apps": {},
+            "effective_digest": None,
+        }
+        head = {"device": "d1", "session": 1, "at": "2026-11-22T10:00:00Z"}
+        device.replies["report"] = {"status": "ok", "result": {**head, **state}}
+        with Cloud(broker.url, "plant7", database=database) as cloud:
+            assert cloud.wait_for(lambda: [cloud.presence(each) for each in cloud.devices()] == ["online"], WAIT_S)
+            (known,) = cloud.devices()
+        assert known.told["fleet"] == Have(Version(1, 1), None)
+        assert device.asked == [("report", {})]
 
 
 def test_what_the_broker_has_is_not_published_again(broker: Mosquitto, database: Path) -> None:

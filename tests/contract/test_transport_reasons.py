@@ -86,6 +86,18 @@ def test_what_connect_announces() -> None:
     assert ID.encode() in packet
 
 
+@pytest.mark.parametrize("said", [b"", connack(0x83)], ids=["nothing", "an error of its own"])
+def test_a_broker_that_cannot_give_back_the_session_is_asked_for_a_new_one(said: bytes) -> None:
+    # A RabbitMQ cluster that has lost the node with the session's queue.
+    pace = Pace(connect=0.2, first=0.05, longest=0.1)
+    with Scripted(said, times=2, again=(CONNACK, SUBACK)) as broker, device(broker.settings(), pace=pace) as one:
+        told = [one.expect(Disconnected).message for _ in range(2)]
+        one.expect(Connected)
+    assert ["a new session is asked for" in message for message in told] == [False, True]
+    clean_start = [bool(packet[packet.index(b"MQTT") + 5] & 0b10) for packet in broker.heard if packet[0] == 0x10]
+    assert clean_start == [False, False, True]
+
+
 @pytest.mark.parametrize("reason", [0x9C, 0x9D])
 def test_another_server_is_gone_to(reason: int) -> None:
     with Scripted(CONNACK, SUBACK) as other:
