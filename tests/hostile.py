@@ -42,6 +42,8 @@ def _json(size: int) -> Iterator[tuple[str, bytes]]:
     yield "one string with a letter in Greek", b'"' + b"a" * (size - 4) + "λ".encode() + b'"'
     yield "one string of escapes", b'"' + b"\\u0041" * (size // 6 - 1) + b'"'
     yield "a lone surrogate at the end", b'"' + b"a" * (size - 8) + b'\\ud800"'
+    yield "one string of escapes of Hangul", b'"' + b"\\ud7ff" * (min(size, 6 * MIB) // 6 - 1) + b'"'
+    yield "strings of marks and escaped quotes", _list(b'"' + b'[\\",\\\\' * 30 + b'"', size)
     # As many as there may be, so that everything after the count is done.
     yield "the most objects of one key", _list(b'{"a":{}}', 9 * 9_000) + b" " * (size - 9 * 9_000)
     yield "the most keys, padded", _object(12 * 24_000).encode() + b" " * (size - 12 * 24_000)
@@ -58,12 +60,19 @@ def _targets(size: int) -> Iterator[tuple[str, bytes]]:
         ("variables", _service("environment", _object(12 * 20_000))),
         ("variables that are wrong", _service("environment", "[" + "1," * 45_000 + "1]")),
         ("ranges of ports", _service("ports", "[" + '"1-65535",' * 45_000 + '"1"]')),
+        ("a thousand services", _services(_names("s", '{"image":"a:1"}', 25 * 1_000))),
+        ("a thousand services of many keys", _services(_names("s", _MANY_KEYS, (len(_MANY_KEYS) + 10) * 1_000))),
+        ("fractions that are written in another way", _service("command", "[" + "1.5e-5," * 45_000 + "1]")),
+        ("fractions beside an emoji", _service("command", '["😀",' + "1.0," * 45_000 + "1]")),
+        ("keys with an emoji", _service("environment", _names("😀", "1", 11 * 20_000))),
+        ("lists of a list", _service("command", "[" + "[[]]," * 22_000 + "1]")),
         ("volumes", _service("volumes", "[" + ",".join(f'"v{n}:/x{n}"' for n in range(45_000)) + "]")),
         ("capabilities", _service("cap_add", "[" + ",".join(f'"C{n}"' for n in range(45_000)) + "]")),
         ("a chain of services", _services(_chain(1_900, closed=False))),
         ("a circle of services", _services(_chain(1_900, closed=True))),
         ("everybody waits for everybody", _services(_mesh(200))),
         ("unresolved variables", _service("command", '"' + "${a}" * (size // 5) + '"')),
+        ("a long text of umlauts", _service("hostname", '"' + "ä" * (size // 2 - 200) + '"')),
         ("a long inline file", '{"web":{"configs":{"c":{"content":"' + "x," * (size // 2 - 200) + '"}}}}'),
     ):
         head = '{"schema":1,"scope":{"fleet":"plant7","device":null},"epoch":1,"revision":1,"apps":'
@@ -74,6 +83,13 @@ def _targets(size: int) -> Iterator[tuple[str, bytes]]:
     )
     envelope = '{"payloadType":"application/vnd.device-agent.target.v1+json","signatures":[],"payload":"'
     yield "an envelope", (envelope + "A" * (size - len(envelope) - 10) + '"}').encode()
+
+
+_MANY_KEYS = (
+    '{"image":"registry.example.com/a/b:1","command":["a","b"],"environment":{"A":"1","B":"2","C":"3"},'
+    '"volumes":["/x","/y"],"labels":{"a":"1","b":"2"},"restart":"always","mem_limit":"64m",'
+    '"healthcheck":{"test":["CMD","a"],"interval":"10s"},"cpus":0.5,"init":true}'
+)
 
 
 def _list(item: bytes, size: int) -> bytes:

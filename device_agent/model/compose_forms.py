@@ -80,10 +80,13 @@ def host_path(value: Json) -> str:
     return posixpath.normpath("/" + path.lstrip("/"))
 
 
+_CAPABILITY = re.compile(r"[A-Z][A-Z0-9_]*")
+
+
 def capability(value: Json) -> str:
     """A Linux capability without its prefix: `CAP_NET_ADMIN`, `net_admin` → `NET_ADMIN`."""
     name = text(value).upper().removeprefix("CAP_")
-    if not re.fullmatch(r"[A-Z][A-Z0-9_]*", name):
+    if not _CAPABILITY.fullmatch(name):
         raise NotValid("expected a capability such as NET_ADMIN")
     return name
 

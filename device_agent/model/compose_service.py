@@ -51,7 +51,7 @@ def _dependency(place: Place) -> Dependency:
 def _depends_on(place: Place) -> dict[str, Dependency]:
     found: dict[str, Dependency] = {}
     if isinstance(place.value, list):
-        found = {name: Dependency() for name in strings(place)}
+        found = dict.fromkeys(strings(place), Dependency())
         places: dict[str, str | int] = {name: index for index, name in enumerate(place.value) if isinstance(name, str)}
     else:
         for member in place.members():

@@ -58,9 +58,17 @@ def string(value: Json) -> str:
         raise NotValid(f"expected a string, not {kind(value)}{quote}")
     if "\0" in value:
         raise NotValid("a NUL character cannot be passed to a process")
-    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+    if not value.isascii() and _has_surrogate(value):
         raise NotValid("half a surrogate pair is not a character")
     return value
+
+
+def _has_surrogate(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def text(value: Json) -> str:
