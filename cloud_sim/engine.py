@@ -18,7 +18,7 @@ from device_agent.model.errors import Cancelled, EngineAway, EngineError, Kind
 from device_agent.model.image import normalise
 from device_agent.model.log import LogLine
 from device_agent.model.observed import EngineEvent, Observed, Status
-from device_agent.model.steps import Connect, Create, CreateNetwork, CreateVolume, Upload
+from device_agent.model.steps import Connect, Create, CreateNetwork, CreateVolume, Fill
 
 NOTICE_S = 0.1
 TAIL_BYTES = 2048
@@ -119,11 +119,15 @@ class SimulatedEngine:
 
     def create_volume(self, volume: CreateVolume) -> None:
         with self._call("create_volume", volume) as world:
-            there = world.volumes.get(volume.name)
-            if there is None:
-                world.add_volume(volume.name, volume.labels)
-            elif not volume.labels.items() <= there.labels.items():
-                raise _name_in_use(volume.name, Kind.OUTSIDE)
+            _add_volume(world, volume)
+
+    def fill(self, fill: Fill) -> None:
+        with self._call("fill", fill) as world:
+            _add_volume(world, fill.volume)
+            holder = world.add_holder(fill)
+            self.before_call("fill.held", (fill,))
+            world.volumes[fill.volume.name].files = fill.files
+            world.remove(holder)
 
     def create(self, container: Create) -> None:
         with self._call("create", container) as world:
@@ -131,6 +135,8 @@ class SimulatedEngine:
             if holder is not None:
                 own = holder.owned_by(self.owner)
                 raise _name_in_use(container.name, Kind.TEMPORARY if own else Kind.OUTSIDE)
+            if container.files and container.files not in world.volumes:
+                raise EngineError("volume_missing", f"the volume does not exist: {container.files}", Kind.TEMPORARY)
             world.add(container)
 
     def connect(self, connect: Connect) -> None:
@@ -149,11 +155,6 @@ class SimulatedEngine:
             if container is not None and network in container.attached:
                 id_ = container.attached.pop(network)
                 world.tell(EngineEvent("network", "disconnect", id_, network, container.app or None), self.owner)
-
-    def upload(self, upload: Upload) -> None:
-        with self._call("upload", upload) as world:
-            container = world.required(upload.container)
-            container.files |= {file.target: file for file in upload.files}
 
     def start(self, container: str) -> None:
         with self._call("start", container) as world:
@@ -205,7 +206,7 @@ class SimulatedEngine:
 
     def remove_volume(self, name: str) -> None:
         with self._call("remove_volume", name) as world:
-            if any(name in world.volumes_of(container) for container in world.containers.values()):
+            if any(name in container.mounted for container in world.containers.values()):
                 raise EngineError("volume_in_use", f"a container has the volume: {name}", Kind.OUTSIDE)
             world.remove_volume(name)
 
@@ -250,6 +251,14 @@ class SimulatedEngine:
     def _answers(self) -> None:
         if self.world.away:
             raise EngineAway("the simulated engine is away")
+
+
+def _add_volume(world: World, volume: CreateVolume) -> None:
+    there = world.volumes.get(volume.name)
+    if there is None:
+        world.add_volume(volume.name, volume.labels)
+    elif not volume.labels.items() <= there.labels.items():
+        raise _name_in_use(volume.name, Kind.OUTSIDE)
 
 
 def _name_in_use(name: str, kind: Kind) -> EngineError:

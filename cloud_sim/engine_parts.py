@@ -64,7 +64,7 @@ class SimContainer:
     """Network name → id; an empty id until it is started."""
     anonymous: tuple[str, ...] = ()
     files: dict[str, File] = field(default_factory=dict)
-    """Uploaded, by path."""
+    """Its configs and secrets, by path."""
     paths: set[str] = field(default_factory=set)
     """Files that its process has made."""
     ports: frozenset[tuple[int, str, str]] = frozenset()
@@ -123,6 +123,12 @@ class SimContainer:
     def service(self) -> str:
         return instance_of(self.labels)
 
+    @property
+    def mounted(self) -> frozenset[str]:
+        """The names of its volumes."""
+        named = {mount.source for mount in self.made.mounts if mount.type == "volume" and mount.source}
+        return frozenset(named | {*self.anonymous} | ({self.made.files} - {""}))
+
     def owned_by(self, owner: str) -> bool:
         return self.labels.get(LABEL_DEVICE) == owner and bool(self.app) and bool(self.service)
 
@@ -172,10 +178,13 @@ class SimNetwork:
 class SimVolume:
     name: str
     labels: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[File, ...] = ()
+    """Configs and secrets."""
 
     def seen(self, owner: str) -> Volume:
         own = own_labels(self.labels, owner)
-        return Volume(self.name, own.get(LABEL_APP), own.get(LABEL_VOLUME), own.get(LABEL_SPEC))
+        service = instance_of(own) or None
+        return Volume(self.name, own.get(LABEL_APP), own.get(LABEL_VOLUME), own.get(LABEL_SPEC), service)
 
 
 def own_labels(labels: Mapping[str, str], owner: str) -> Mapping[str, str]:

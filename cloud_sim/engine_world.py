@@ -12,12 +12,12 @@ from threading import RLock
 from typing import Any
 
 from cloud_sim.engine_parts import Behaviour, SimContainer, SimNetwork, SimVolume, image_id
-from device_agent.model.compose import Port, Restart, Service
+from device_agent.model.compose import Mount, Port, Restart, Service
 from device_agent.model.errors import EngineError, Kind
 from device_agent.model.image import normalise
 from device_agent.model.log import LogLine
-from device_agent.model.observed import LABEL_APP, LABEL_DEVICE, EngineEvent, Health, Status
-from device_agent.model.steps import Create
+from device_agent.model.observed import LABEL_APP, LABEL_DEVICE, LABEL_FILLS, LABEL_SPEC, EngineEvent, Health, Status
+from device_agent.model.steps import Create, Fill
 
 _FIRST_EPHEMERAL = 32768
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
@@ -190,11 +190,22 @@ class World:
             labels={**made.service.labels, **made.labels},
             attached={endpoint.network: "" for endpoint in made.endpoints[:1]},
             anonymous=tuple(anonymous),
+            files={file.target: file for file in self.volumes[made.files].files} if made.files else {},
             created_at=self._moment(),
         )
         self.containers[container.id] = container
         self.happened(container, "create")
         return container
+
+    def add_holder(self, fill: Fill) -> SimContainer:
+        """What a volume is filled through."""
+        labels = {name: value for name, value in fill.volume.labels.items() if name != LABEL_SPEC}
+        mount = Mount(type="volume", source=fill.volume.name, target="/filled")
+        service = Service(image=fill.image)
+        name = f"holder-{self._new_id()[:12]}"
+        return self.add(
+            Create(name, fill.image, service, {**labels, LABEL_FILLS: fill.volume.name}, "none", mounts=(mount,))
+        )
 
     def start(self, container: SimContainer) -> None:
         """As the engine does it: what it needs is looked for now, not when it was created."""
@@ -241,10 +252,6 @@ class World:
         if volume:
             self._tell_of("volume", "destroy", name, name, volume.labels)
 
-    def volumes_of(self, container: SimContainer) -> set[str]:
-        """Those that it has mounted."""
-        return {m.source for m in container.made.mounts if m.type == "volume" and m.source} | {*container.anonymous}
-
     def add_volume(self, name: str, labels: Mapping[str, str] | None = None) -> None:
         with self.lock:
             self.volumes[name] = SimVolume(name, labels or {})
@@ -277,6 +284,8 @@ class World:
         return self.behaviours.get(container.image_id, Behaviour())
 
     def happened(self, container: SimContainer, action: str) -> None:
+        if LABEL_FILLS in container.labels:
+            return
         app, service = container.app or None, container.service or None
         event = EngineEvent("container", action, container.id, container.name, app, service)
         self.tell(event, container.labels.get(LABEL_DEVICE, ""))

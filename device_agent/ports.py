@@ -28,7 +28,7 @@ from device_agent.model.memory import (
     PulledImage,
 )
 from device_agent.model.observed import EngineEvent, Observed
-from device_agent.model.steps import Connect, Create, CreateNetwork, CreateVolume, Upload
+from device_agent.model.steps import Connect, Create, CreateNetwork, CreateVolume, Fill
 from device_agent.model.target import Target
 
 
@@ -88,12 +88,17 @@ class Engine(Protocol):
 
     def remove_network(self, network_id: str) -> None: ...
     def create_volume(self, volume: CreateVolume) -> None: ...
-    def create(self, container: Create) -> None: ...
+    def fill(self, fill: Fill) -> None:
+        """Make a volume and put files into it, over those that are there.
+
+        What is cut off in the middle may leave a container that was never started, of the volume's service and no spec.
+        """
+
+    def create(self, container: Create) -> None:
+        """Its volume of files has been filled before."""
+
     def connect(self, connect: Connect) -> None: ...
     def disconnect(self, container_id: str, network: str) -> None: ...
-    def upload(self, upload: Upload) -> None:
-        """Put files into a container, over those that are there."""
-
     def start(self, container: str) -> None:
         """`container` is a name or an id."""
 

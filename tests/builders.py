@@ -148,6 +148,8 @@ def _mounted(of: WantedApp) -> set[str]:
 
 # Plans.
 
+_HASH = re.compile(r"-([0-9a-f]{6}\b|[0-9a-f]{12}(?=-files))")
+
 
 def attempt(subject: str, spec: str, app: str = "web", **changes: Any) -> Attempt:
     """A failure that waits for another minute."""
@@ -174,7 +176,7 @@ def removal(name: str, observed: Observed, *failures: Attempt) -> Plan:
 def printed(made: Plan) -> str:
     """A plan as the tests read it: hashes as `*`, images in short, what blocks it in lines that begin with `!`."""
     blocked = "\n".join(f"! {each.subject}: {each.code}" for each in made.blocked)
-    text = re.sub(r"-[0-9a-f]{6}\b", "-*", "\n".join(filter(None, (str(made), blocked))))
+    text = _HASH.sub("-*", "\n".join(filter(None, (str(made), blocked))))
     return text.replace("docker.io/library/", "")
 
 
@@ -182,10 +184,10 @@ def waits_for(made: Plan, start_of: str) -> set[str]:
     """Ids of the steps that must have succeeded before this one goes; both with hashes as `*`."""
     by_id = {step.id: step for step in made.steps}
     found: set[str] = set()
-    to_do = [id_ for id_ in by_id if re.sub(r"-[0-9a-f]{6}\b", "-*", id_) == start_of]
+    to_do = [id_ for id_ in by_id if _HASH.sub("-*", id_) == start_of]
     assert to_do, f"no step {start_of!r} in\n{made}"
     while to_do:
         for earlier in by_id[to_do.pop()].after - found:
             found.add(earlier)
             to_do.append(earlier)
-    return {re.sub(r"-[0-9a-f]{6}\b", "-*", id_) for id_ in found}
+    return {_HASH.sub("-*", id_) for id_ in found}

@@ -15,19 +15,13 @@ import urllib3
 from docker.api.client import APIClient
 from docker.errors import APIError
 
-from device_agent.adapters.docker_create import (
-    MAC_OF_ENDPOINT,
-    archive,
-    by_folder,
-    container_body,
-    left_out,
-    network_arguments,
-)
+from device_agent.adapters.docker_create import MAC_OF_ENDPOINT, container_body, left_out, network_arguments
 from device_agent.adapters.docker_errors import sorted_error
+from device_agent.adapters.docker_files import HELD_AT, archive, holder_body
 from device_agent.adapters.docker_http import EngineHttp
 from device_agent.adapters.docker_mounts import too_old
 from device_agent.model.errors import EngineError, Kind
-from device_agent.model.steps import Connect, Create, CreateNetwork, CreateVolume, Upload
+from device_agent.model.steps import Connect, Create, CreateNetwork, CreateVolume, Fill
 
 TAIL_BYTES = 2048
 DRIVER_S = 15.0
@@ -60,16 +54,30 @@ class Actions:
             message = f"the name is taken: there is a volume {volume.name} that is not this app's"
             raise EngineError("name_in_use", message, Kind.OUTSIDE)
 
+    def fill(self, fill: Fill) -> None:
+        self.create_volume(fill.volume)
+        with self._client(f"fill volume {fill.volume.name}") as client:
+            made = client.create_container_from_config(  # type: ignore[no-untyped-call]
+                holder_body(fill), None, self._platform(fill.platform)
+            )
+            try:
+                client.put_archive(made["Id"], HELD_AT, archive(fill.files))
+            finally:
+                client.remove_container(made["Id"], v=True, force=True)
+
     def create(self, create: Create) -> list[str]:
         """Warnings: the engine's own, and what it is too old for."""
         with self._client(f"create {create.name}", more_s=DRIVER_S) as client:
             api = self._http.api()
             if problem := too_old(create.mounts, api):
                 raise EngineError("bad_config", problem, Kind.TARGET)
-            platform = create.service.platform if api >= _PLATFORM else None
-            body = container_body(create, api)
+            source = client.inspect_volume(create.files)["Mountpoint"] if create.files else ""
+            body, platform = container_body(create, api, source), self._platform(create.service.platform)
             made = client.create_container_from_config(body, create.name, platform)  # type: ignore[no-untyped-call]
         return [*(f"left out by this engine: {what}" for what in left_out(create, api)), *(made.get("Warnings") or ())]
+
+    def _platform(self, platform: str | None) -> str | None:
+        return platform if self._http.api() >= _PLATFORM else None
 
     def connect(self, connect: Connect) -> None:
         network, mac_address = connect.endpoint.network, connect.endpoint.mac_address
@@ -92,11 +100,6 @@ class Actions:
         there = _either(_gone, _says("is not connected to"))
         with self._client(f"disconnect {container_id} from {network}") as client, _accepting(there):
             client.disconnect_container_from_network(container_id, network, force=True)
-
-    def upload(self, upload: Upload) -> None:
-        with self._client(f"upload files to {upload.container}") as client:
-            for folder, files in by_folder(upload).items():
-                client.put_archive(upload.container, folder, archive(files, folder))
 
     def start(self, container: str) -> None:
         with self._client(f"start {container}") as client:

@@ -5,16 +5,13 @@ engine takes only one here. What an engine is too old for and Compose leaves out
 here, too, and so is a `start_interval`: `left_out` tells.
 """
 
-import io
 import math
-import posixpath
-import tarfile
-from collections.abc import Iterable
 from dataclasses import replace
 
+from device_agent.adapters.docker_files import file_mounts
 from device_agent.adapters.docker_mounts import Body, given, mounts
-from device_agent.model.compose import DeviceLimit, DeviceRequest, File, Healthcheck, IpamConfig, Port, Service
-from device_agent.model.steps import Create, CreateNetwork, Endpoint, Upload
+from device_agent.model.compose import DeviceLimit, DeviceRequest, Healthcheck, IpamConfig, Port, Service
+from device_agent.model.steps import Create, CreateNetwork, Endpoint
 
 _NS = 1_000_000_000
 _SYSTEM_PATHS = "systempaths=unconfined"
@@ -34,14 +31,17 @@ def left_out(create: Create, api: tuple[int, int]) -> list[str]:
     return found
 
 
-def container_body(create: Create, api: tuple[int, int]) -> Body:
-    """The body of `POST /containers/create` for an engine that speaks version `api`."""
+def container_body(create: Create, api: tuple[int, int], source: str = "") -> Body:
+    """The body of `POST /containers/create` for an engine that speaks version `api`.
+
+    `source`: where the engine has the volume with its files.
+    """
     service = create.service
     body: Body = {
         "Image": create.image,
         "Labels": {**service.labels, **create.labels},
         "StopTimeout": math.ceil(service.stop_grace_period / _NS),
-        "HostConfig": _host_config(create, api),
+        "HostConfig": _host_config(create, api, source),
     }
     given(
         body,
@@ -84,26 +84,6 @@ def network_arguments(network: CreateNetwork) -> Body:
     }
 
 
-def by_folder(upload: Upload) -> dict[str, list[File]]:
-    """What is written where: everything from the root, or each into the mount that its folder is."""
-    found: dict[str, list[File]] = {}
-    for file in upload.files:
-        found.setdefault(posixpath.dirname(file.target) if upload.mounted else "/", []).append(file)
-    return found
-
-
-def archive(files: Iterable[File], folder: str = "/") -> bytes:
-    """A tar of files in a folder. The engine makes those that are missing, and leaves those alone that are there."""
-    written = io.BytesIO()
-    with tarfile.open(fileobj=written, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for file in files:
-            content = file.content.encode()
-            header = tarfile.TarInfo(posixpath.relpath(file.target, folder))
-            header.size, header.mode, header.uid, header.gid = len(content), file.mode, file.uid, file.gid
-            tar.addfile(header, io.BytesIO(content))
-    return written.getvalue()
-
-
 def _endpoint(endpoint: Endpoint) -> Body:
     body: Body = {}
     addresses: Body = {}
@@ -118,7 +98,7 @@ def _endpoint(endpoint: Endpoint) -> Body:
     return body
 
 
-def _host_config(create: Create, api: tuple[int, int]) -> Body:
+def _host_config(create: Create, api: tuple[int, int], source: str) -> Body:
     service = create.service
     host: Body = {
         "NetworkMode": create.network_mode,
@@ -128,7 +108,7 @@ def _host_config(create: Create, api: tuple[int, int]) -> Body:
         host,
         Init=service.init,
         PortBindings=_port_bindings(service.ports) or None,
-        **mounts(create.mounts, api),
+        **mounts((*create.mounts, *file_mounts(create, source)), api),
         Tmpfs=dict(_tmpfs(entry) for entry in service.tmpfs) or None,
         NanoCpus=service.cpus,
         Memory=service.mem_limit,

@@ -27,7 +27,7 @@ from device_agent.adapters.registry_auth import RegistryAuth
 from device_agent.model.errors import EngineError, Kind
 from device_agent.model.log import LogLine
 from device_agent.model.observed import LABEL_DEVICE, EngineEvent, Observed, Status
-from device_agent.model.steps import Connect, Create, CreateNetwork, CreateVolume, Upload
+from device_agent.model.steps import Connect, Create, CreateNetwork, CreateVolume, Fill
 from device_agent.ports import PullProgress
 
 if TYPE_CHECKING:
@@ -147,6 +147,9 @@ class DockerEngine:
     def create_volume(self, volume: CreateVolume) -> None:
         self._actions.create_volume(volume)
 
+    def fill(self, fill: Fill) -> None:
+        self._actions.fill(fill)
+
     def create(self, container: Create) -> None:
         try:
             warnings = self._actions.create(container)
@@ -160,9 +163,6 @@ class DockerEngine:
 
     def disconnect(self, container_id: str, network: str) -> None:
         self._actions.disconnect(container_id, network)
-
-    def upload(self, upload: Upload) -> None:
-        self._actions.upload(upload)
 
     def start(self, container: str) -> None:
         try:

@@ -97,6 +97,7 @@ _BY_MESSAGE: tuple[_Sort, ...] = (
         "conflict: unable to (remove|delete)",
         "image is in use by",
     ),
+    _sort("volume_missing", _TEMPORARY, "the volume does not exist", "no such volume"),
     _sort("volume_in_use", _OUTSIDE, "a container has the volume", "volume is in use", "volume is being used"),
     _sort("network_in_use", _TEMPORARY, "containers are still attached to the network", "has active endpoints"),
     _sort("network_ambiguous", _OUTSIDE, "several networks have this name", "network .* is ambiguous"),

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from device_agent.model.observed import LABEL_APP, LABEL_DEVICE, EngineEvent, instance_of
+from device_agent.model.observed import LABEL_APP, LABEL_DEVICE, LABEL_FILLS, EngineEvent, instance_of
 
 OPENED = EngineEvent("stream", "open", "")
 
@@ -37,7 +37,7 @@ def event(line: bytes, owner: str, apps: Mapping[str, str]) -> EngineEvent | Non
     kind, action, id_ = document.get("Type") or "", document.get("Action") or "", actor.get("ID") or ""
     match kind:
         case "container":
-            if attributes.get(LABEL_DEVICE) != owner:
+            if attributes.get(LABEL_DEVICE) != owner or LABEL_FILLS in attributes:
                 return None
             app, service = attributes.get(LABEL_APP), instance_of(attributes) or None
             return EngineEvent(kind, action, id_, attributes.get("name", ""), app, service)

@@ -241,7 +241,8 @@ def _network(item: Json, owner: str) -> Network:
 
 def _volume(item: Json, owner: str) -> Volume:
     labels = _labels(item, owner)
-    return Volume(item["Name"], labels.get(LABEL_APP), labels.get(LABEL_VOLUME), labels.get(LABEL_SPEC))
+    service = instance_of(labels) or None
+    return Volume(item["Name"], labels.get(LABEL_APP), labels.get(LABEL_VOLUME), labels.get(LABEL_SPEC), service)
 
 
 def _labels(item: Json, owner: str) -> Mapping[str, str]:

@@ -1,14 +1,14 @@
 """A plan in the making: its steps by id, their order, and what holds them; and the steps that remove things."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime
 
 from device_agent.core.backoff import Attempts
 from device_agent.core.wanted import WantedApp
 from device_agent.model.dependencies import in_dependency_order
-from device_agent.model.observed import Container, Network, service_of
-from device_agent.model.steps import Pull, Remove, RemoveNetwork, Step, Stop
+from device_agent.model.observed import Container, Network, Observed, service_of
+from device_agent.model.steps import Pull, Remove, RemoveNetwork, RemoveVolume, Step, Stop
 
 GRACE_S = 10.0
 """Of a container whose service is no longer known. Compose's default."""
@@ -34,10 +34,15 @@ def name_subject(service: str) -> str:
     return f"name {service}"
 
 
+def files_subject(service: str) -> str:
+    """Attempts at removing what was left of its configs and secrets."""
+    return f"files {service}"
+
+
 def about(subject: str) -> str:
     """The service that a subject is about; what is about none is returned as it is."""
     kind, _, service = subject.rpartition(" ")
-    return service if kind in ("previous", "name") else subject
+    return service if kind in ("previous", "name", "files") else subject
 
 
 def grace_s(app: WantedApp, service: str) -> float:
@@ -161,3 +166,14 @@ def remove_networks(draft: Draft, networks: Iterable[Network], containers: Itera
             after = frozenset(removed[user.id] for user in users)
             action = RemoveNetwork(network.name, network.id)
             draft.add(Step(action, f"network {network.key}", network.id, "nothing uses it any more", after))
+
+
+def remove_files(draft: Draft, observed: Observed, wanted: Collection[str | None]) -> None:
+    """The volumes with configs and secrets of a spec that no container has, and that is none of those wanted."""
+    specs = {container.spec for container in observed.containers if container.app == draft.app}.union(wanted)
+    # One may be had by what was left when it was being filled.
+    after = frozenset(step.id for step in draft if isinstance(step.action, Remove) and not step.until)
+    for volume in sorted(observed.volumes, key=lambda v: v.name):
+        if volume.app == draft.app and volume.service and volume.spec not in specs:
+            cause = "no container has these configs and secrets any more"
+            draft.add(Step(RemoveVolume(volume.name), files_subject(volume.service), volume.name, cause, after))

@@ -102,8 +102,9 @@ def unknown_scopes(floors: Mapping[str, Floor], targets: Mapping[str, AcceptedTa
 
 
 def own_apps(observed: Observed) -> set[str]:
-    """Apps of which the engine shows a container or a network."""
-    return {c.app for c in observed.containers} | {n.app for n in observed.networks if n.app}
+    """Apps of which the engine shows more than data."""
+    files = {volume.app for volume in observed.volumes if volume.app and volume.service}
+    return files | {c.app for c in observed.containers} | {n.app for n in observed.networks if n.app}
 
 
 def adopted_apps(observed: Observed, unknown: frozenset[str]) -> frozenset[str]:

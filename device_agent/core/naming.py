@@ -15,7 +15,7 @@ from device_agent.core.draft import NONE, Draft, Ids, name_subject
 from device_agent.core.matching import Match
 from device_agent.core.wanted import WantedApp, WantedService
 from device_agent.model.observed import Container, Observed, Status
-from device_agent.model.steps import Connect, Remove, Rename, Start, Step, Upload
+from device_agent.model.steps import Connect, Remove, Rename, Start, Step
 
 
 @dataclass(slots=True)
@@ -122,8 +122,9 @@ class Names:
 
     def _by_name(self, name: str) -> Ids:
         """The steps that call a container by a name, and so come before it changes."""
-        mention = (Start, Connect, Upload)
-        return frozenset(s.id for s in self.steps if isinstance(s.action, mention) and s.action.container == name)
+        return frozenset(
+            s.id for s in self.steps if isinstance(s.action, Start | Connect) and s.action.container == name
+        )
 
     def restore(self, service: WantedService, container: Container, until: str) -> None:
         """Rule 2: it runs on, and has a name of its own since it was to be replaced."""

@@ -9,7 +9,7 @@ Rules (their numbers are those of docs/reconciling.md):
  2. A replacement is created before the old container is stopped, and the old one is removed only once the new one is
     good. While the new one cannot run, the old one does.
  3. A healthy container that is as wanted appears in no step.
- 4. Volumes are created, never removed or changed. A network is replaced with its users stopped and moved over.
+ 4. Data is never removed or changed: volumes are created. A network is replaced with its users stopped and moved over.
  5. What is not ours is reported as blocked, never touched.
  6. A step that failed is planned again, held until its next try; what needs it waits with it.
 """
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from device_agent.core.backoff import Attempts
 from device_agent.core.depends_on import DependsOn
-from device_agent.core.draft import NONE, Draft, remove_containers, remove_networks, remove_previous
+from device_agent.core.draft import NONE, Draft, remove_containers, remove_files, remove_networks, remove_previous
 from device_agent.core.following import following
 from device_agent.core.foundations import Foundations
 from device_agent.core.host_ports import free_ports_first
@@ -58,11 +58,12 @@ def plan_app(
 
 
 def plan_removal(app: str, observed: Observed, attempts: Attempts) -> Plan:
-    """The steps that remove an app: its containers, dependents first, then its networks. Its volumes stay."""
+    """The steps that remove an app: its containers, dependents first, then its networks. Its data stays."""
     steps = Draft(app, attempts)
     cause = "the app is no longer in the target"
     remove_containers(steps, present(app, observed), cause, NONE)
     remove_networks(steps, [n for n in observed.networks if n.app == app], observed.containers)
+    remove_files(steps, observed, ())
     return Plan(app, steps.in_order())
 
 
@@ -94,6 +95,7 @@ class _Planning:
         names = {network.name for network in self.wanted.networks.values()}
         unused = [n for n in self.observed.networks if n.app == self.wanted.name and n.name not in names]
         remove_networks(self.steps, unused, self.observed.containers)
+        remove_files(self.steps, self.observed, {match.spec for match in self.matches.values()})
         return Plan(self.wanted.name, self.steps.in_order(), tuple(self.ground.blocked.values()))
 
     def _clear(self, service: str, match: Match) -> None:

@@ -24,7 +24,7 @@ from device_agent.core.matching import Match
 from device_agent.core.naming import Names
 from device_agent.core.wanted import WantedApp, WantedService
 from device_agent.model.observed import Container, Status
-from device_agent.model.steps import Connect, Start, Step, Upload
+from device_agent.model.steps import Connect, Start, Step
 
 
 @dataclass(slots=True)
@@ -54,7 +54,6 @@ class Replacing:
         else:
             container, created = self.create(wanted, match, after, until)
             after |= created
-        after |= self._upload(wanted, match, container, after, until)
         dependencies, unmet = self.needs.awaited(wanted)
         held = until or unmet or ("all it needs is there" if self.steps.held(after | dependencies) else "")
         if held and (until or unmet or not self.room.still_pulling(wanted, self.ground.images)):
@@ -81,6 +80,9 @@ class Replacing:
         create = self.wanted.create(wanted, match.image_id or "", match.shared)
         create = replace(create, name=self.names.to_create(wanted, match.spec))
         after = foundations | self.names.removal_of(create.name)
+        if create.files:
+            fill = self.wanted.fill(create)
+            after |= self.steps.add(Step(fill, wanted.name, match.spec or "", "its configs and secrets", after, until))
         step = Step(create, wanted.name, match.spec or "", _why_created(wanted, match), after, until)
         created = self.steps.add(step)
         connected = NONE
@@ -89,14 +91,6 @@ class Replacing:
             connect = Step(Connect(create.name, endpoint), wanted.name, match.spec or "", cause, created, until)
             connected |= self.steps.add(connect)
         return create.name, created | connected
-
-    def _upload(self, wanted: WantedService, match: Match, container: str, after: Ids, until: str) -> Ids:
-        """Its configs and secrets. What was started once has them: whoever starts it comes through here."""
-        if not wanted.service.files or (match.winner and match.winner.status is not Status.CREATED):
-            return NONE
-        action = Upload(container, wanted.service.files, mounted=wanted.service.read_only)
-        cause = "its configs and secrets"
-        return self.steps.add(Step(action, wanted.name, match.spec or "", cause, after, until))
 
     def fall_back(self, wanted: WantedService, match: Match, until: str) -> bool:
         """Rule 2: while the wanted one cannot run, the one it is to replace does. Says whether it is being started."""

@@ -14,7 +14,7 @@ from device_agent.model.errors import Problem
 from device_agent.model.memory import Attempt, BadRelease
 from device_agent.model.observed import Container, Health, Observed, Status
 from device_agent.model.report import AppReport, Reason, ServiceReport
-from device_agent.model.steps import Create, Plan, Pull, RemoveNetwork, Start, Step, Stop
+from device_agent.model.steps import Create, Fill, Plan, Pull, RemoveNetwork, RemoveVolume, Start, Step, Stop
 from device_agent.model.target import Version
 
 _REVISION = re.compile(r"(?:fleet|device):([0-9]{1,16})\.([0-9]{1,16})")
@@ -67,6 +67,8 @@ def _is_leftover(step: Step, used: Collection[str]) -> bool:
     match step.action:
         case RemoveNetwork():
             return bool(step.until) and step.action.name not in used
+        case RemoveVolume():
+            return bool(step.until)
         case Pull():
             return step.action.policy == "refresh"
     return False
@@ -93,7 +95,8 @@ def warnings(wanted: WantedApp, observed: Observed) -> tuple[Problem, ...]:
 def orphan_volumes(apps: Mapping[str, WantedApp], observed: Observed) -> tuple[str, ...]:
     """Own volumes that no app wants any more. They stay until the operator says otherwise."""
     wanted = {volume.name for app in apps.values() for volume in app.volumes.values()}
-    return tuple(sorted(v.name for v in observed.volumes if v.app is not None and v.name not in wanted))
+    mine = (v for v in observed.volumes if v.app is not None and v.service is None)
+    return tuple(sorted(v.name for v in mine if v.name not in wanted))
 
 
 def report_app(
@@ -131,7 +134,7 @@ def report_removal(app: str, observed: Observed, activity: Activity) -> AppRepor
     for container in sorted((c for c in observed.containers if c.app == app), key=lambda c: c.id):
         attempt = activity.attempts.of(app, container.service)
         services[container.service] = _shown("stopping", container, _reason(attempt))
-    subjects = [step.subject for step in activity.plan.steps if isinstance(step.action, RemoveNetwork)]
+    subjects = [step.subject for step in activity.plan.steps if isinstance(step.action, RemoveNetwork | RemoveVolume)]
     attempts = filter(None, (activity.attempts.of(app, subject) for subject in subjects))
     reason = next(map(_reason, attempts), None)
     if activity.hold:
@@ -242,7 +245,7 @@ def _status(  # noqa: C901 - the first that holds
     flying = {type(step.action) for step in steps if step.id in activity.in_flight}
     if Stop in flying:
         return "stopping", None
-    if flying & {Start, Create}:
+    if flying & {Start, Create, Fill}:
         return "starting", _reason(attempt)
     if attempt and match.winner and attempt.code == "exited":
         attempt = replace(attempt, message=attempt.message + _lines(match.winner, activity))

@@ -13,7 +13,6 @@ from device_agent.core.instances import instances
 from device_agent.core.scopes import EffectiveApp
 from device_agent.model.canonical import canonical, digest
 from device_agent.model.compose import App, Gate, Mount, NetworkDefinition, Service, VolumeDefinition, Window
-from device_agent.model.compose_files import folders
 from device_agent.model.compose_networking import in_order
 from device_agent.model.compose_together import SERVICE_MODE, mounts, shares
 from device_agent.model.dependencies import in_dependency_order
@@ -34,7 +33,7 @@ from device_agent.model.observed import (
     number_of,
     service_of,
 )
-from device_agent.model.steps import Create, CreateNetwork, CreateVolume, Endpoint
+from device_agent.model.steps import Create, CreateNetwork, CreateVolume, Endpoint, Fill
 from device_agent.model.target import Json
 
 
@@ -157,7 +156,14 @@ class WantedApp:
             ipc=_joined(wanted.service.ipc, ids),
             endpoints=wanted.endpoints,
             mounts=wanted.mounts,
+            files=f"{self.plain_name(wanted.name, spec[:12])}-files" if wanted.service.files else "",
         )
+
+    def fill(self, create: Create) -> Fill:
+        """The volume for the configs and secrets of a container to make. It goes with the spec, which they are of."""
+        own = (LABEL_DEVICE, LABEL_APP, LABEL_SERVICE, LABEL_NUMBER, LABEL_SPEC)
+        volume = CreateVolume(create.files, {label: create.labels[label] for label in own}, driver="local")
+        return Fill(volume, create.service.files, create.image, create.service.platform)
 
 
 def wanted_app(effective: EffectiveApp, app: App, naming: Naming) -> WantedApp:
@@ -265,7 +271,7 @@ def _service(
         if mount.type == "volume" and mount.source
         else mount
         for mount in mounted
-    ) + tuple(Mount(type="volume", target=folder, nocopy=True) for folder in folders(service))
+    )
     return WantedService(
         name=name,
         service=service,

@@ -5,18 +5,17 @@ Their content stands in the document alone. A message about one names it, and ne
 
 import posixpath
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from device_agent.model import compose_units as units
-from device_agent.model.compose import File, Service
+from device_agent.model.compose import File
 from device_agent.model.compose_lists import NO_USE, WHEN_PUBLISHING
 from device_agent.model.compose_units import NotSupported, NotValid
 from device_agent.model.place import Place, Reader, by, read, read_object
 from device_agent.model.target import Json
 
 CONFIGS, SECRETS = "configs", "secrets"
-_RUNTIME = "/run/"
 _FOLDER = {CONFIGS: "/", SECRETS: "/run/secrets"}
 
 
@@ -96,32 +95,26 @@ def files(section: str) -> Reader:
 def settle(fields: dict[str, Any]) -> None:
     """Both kinds are one thing to a container. Their order means nothing, so they are sorted by target."""
     granted = [*fields.pop(CONFIGS, ()), *fields.pop(SECRETS, ())]
-    mounted = [mount.target for mount in fields.get("volumes", ())]
-    mounted += [entry.partition(":")[0] for entry in fields.get("tmpfs", ())]
+    mounted = [(mount.target, mount.read_only) for mount in fields.get("volumes", ())]
+    mounted += [(entry.partition(":")[0], False) for entry in fields.get("tmpfs", ())]
     taken: set[str] = set()
-    read_only = fields.get("read_only", False)
     for where, file in granted:
-        for problem in _problems(file, mounted, taken, read_only=read_only):
+        if file.target in taken:
+            where.invalid(f"there is another file at `{file.target}` already")
+        for problem in beside(file, mounted):
             where.invalid(problem)
         taken.add(file.target)
     fields["files"] = tuple(sorted((file for _, file in granted), key=lambda file: file.target))
 
 
-def _problems(file: File, mounted: list[str], taken: set[str], *, read_only: bool) -> Iterator[str]:
-    if file.target in taken:
-        yield f"there is another file at `{file.target}` already"
-    own = posixpath.dirname(file.target)
-    if read_only and not own.startswith(_RUNTIME):
-        yield f"with `read_only`, `{file.target}` cannot be written: give it a `target` such as /run/secrets/NAME"
-    for folder in mounted:
-        above = read_only and folder != own and f"{own}/".startswith(f"{folder}/")
-        if not above and f"{file.target}/".startswith(f"{folder}/"):
-            yield f"`{file.target}` would be hidden by what is mounted on `{folder}`"
-
-
-def folders(service: Service) -> list[str]:
-    """Those of the files of a service whose container cannot be written to: there each is a volume of its own.
-
-    They are below /run, where an image has nothing that such a volume would hide or make writable.
-    """
-    return sorted({posixpath.dirname(file.target) for file in service.files}) if service.read_only else []
+def beside(file: File, mounted: Iterable[tuple[str, bool]]) -> Iterator[str]:
+    """What keeps a file from being mounted beside other mounts: (where, whether it is read-only)."""
+    above: dict[str, bool] = {}
+    for folder, read_only in mounted:
+        if f"{folder}/".startswith(f"{file.target}/"):
+            yield f"something else is mounted on `{folder}`"
+        elif file.target.startswith(f"{folder}/"):
+            above[folder] = read_only
+    nearest = max(above, key=len, default="")
+    if nearest and above[nearest]:
+        yield f"the engine cannot make `{file.target}`: what is mounted on `{nearest}` is read-only"

@@ -8,6 +8,7 @@ had that way.
 from collections.abc import Iterator, Mapping
 
 from device_agent.model.compose import Dependency, Mount, Service
+from device_agent.model.compose_files import beside
 from device_agent.model.compose_units import NotSupported, NotValid
 from device_agent.model.dependencies import in_dependency_order
 from device_agent.model.place import Place
@@ -96,9 +97,8 @@ def _check_mounts(place: Place, services: Mapping[str, Service]) -> None:
                 message = f"an anonymous volume, the one on `{mount.target}`, is one container's own: give it a name"
                 place.note(NotSupported(message), "services", name, "volumes_from")
             for file in service.files:
-                if f"{file.target}/".startswith(f"{mount.target}/"):
-                    message = f"`{file.target}` would be hidden by what is mounted on `{mount.target}`"
-                    place.note(NotValid(message), "services", name, "volumes_from")
+                for problem in beside(file, [(mount.target, mount.read_only)]):
+                    place.note(NotValid(problem), "services", name, "volumes_from")
 
 
 def _with_needs(service: Service) -> Service:

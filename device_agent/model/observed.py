@@ -22,6 +22,8 @@ LABEL_UPDATE_LOCK = LABEL + "update-lock"
 UPDATE_LOCK = "/run/device-agent/update.lock"
 LABEL_NETWORK = LABEL + "network"
 LABEL_VOLUME = LABEL + "volume"
+LABEL_FILLS = LABEL + "fills"
+"""Of a container that was made only for the files of this volume to be put in: it is never started."""
 
 
 NUMBERED = "#"
@@ -165,7 +167,10 @@ class Volume:
     name: str
     app: str | None = None
     key: str | None = None
+    """Its key in the app's `volumes`."""
     spec: str | None = None
+    service: str | None = None
+    """The service, with its number, whose configs and secrets are all that is in it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,30 @@ class CreateVolume:
 
 
 @dataclass(frozen=True, slots=True)
+class Fill:
+    """A volume of one container's own, for its configs and secrets: made, and filled. Once more does no harm."""
+
+    volume: CreateVolume
+    files: tuple[File, ...]
+    image: str
+    """Any that is here: a volume is filled through a container, which is never started."""
+    platform: str | None = None
+
+    def __str__(self) -> str:
+        return f"fill volume {self.volume.name} with {len(self.files)} file{'s' if len(self.files) > 1 else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveVolume:
+    """One that was filled with configs and secrets. A volume with data is never removed by a plan."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"remove volume {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
 class Create:
     """A container to make: everything final (names on the engine, labels, attachments), so the adapter only translates.
 
@@ -103,23 +127,11 @@ class Create:
     pid: str | None = None
     """The namespace of processes as the engine is told: `host` or `container:<id>`."""
     ipc: str | None = None
+    files: str = ""
+    """The volume that `service.files` are in, each of which is mounted read-only; empty where there is none."""
 
     def __str__(self) -> str:
         return f"create {self.name}"
-
-
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """Files for a container that was not started yet. Once more does no harm."""
-
-    container: str
-    """A name or an id."""
-    files: tuple[File, ...]
-    mounted: bool = False
-    """Each folder is a mount of its own: the engine writes nothing else into a read-only container."""
-
-    def __str__(self) -> str:
-        return f"upload {len(self.files)} file{'s' if len(self.files) > 1 else ''} to {self.container}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +207,9 @@ Action: TypeAlias = (
     | CheckNetwork
     | RemoveNetwork
     | CreateVolume
+    | Fill
+    | RemoveVolume
     | Create
-    | Upload
     | Start
     | Stop
     | Remove

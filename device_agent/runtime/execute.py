@@ -15,14 +15,15 @@ from device_agent.model.steps import (
     CreateNetwork,
     CreateVolume,
     Disconnect,
+    Fill,
     Pull,
     Remove,
     RemoveImage,
     RemoveNetwork,
+    RemoveVolume,
     Rename,
     Start,
     Stop,
-    Upload,
 )
 from device_agent.ports import Engine
 from device_agent.runtime.workers import CALL, STOP
@@ -61,10 +62,12 @@ def _call(action: Action, engine: Engine) -> Callable[[], None]:  # noqa: C901, 
             return lambda: engine.remove_network(action.id)
         case CreateVolume():
             return lambda: engine.create_volume(action)
+        case Fill():
+            return lambda: engine.fill(action)
+        case RemoveVolume():
+            return lambda: engine.remove_volume(action.name)
         case Create():
             return lambda: engine.create(action)
-        case Upload():
-            return lambda: engine.upload(action)
         case Start():
             return lambda: engine.start(action.container)
         case Stop():

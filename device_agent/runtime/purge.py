@@ -34,7 +34,7 @@ def begin(agent: "Agent", args: Mapping[str, Json], reply: Reply) -> None:
         raise Refused("engine_away", "the engine does not answer: nothing can be deleted")
     if app in agent.reconciler.left_alone():
         raise Refused("target_unknown", f"the target of {app} is not known here: it is left as it is")
-    mine = [volume for volume in observed.volumes if volume.app == app]
+    mine = [volume for volume in observed.volumes if volume.app == app and volume.service is None]
     found = {name: volume for name in names for volume in mine if name in (volume.name, volume.key)}
     problems = tuple(_problems(agent, app, names, found))
     if problems:

@@ -1,18 +1,33 @@
 """The real engine alone: every Compose key as `docker inspect` shows it, and what it costs to look."""
 
+import json
 import os
 import statistics
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from device_agent.model.compose import Device, Healthcheck, IpamConfig, IpamPool, Logging, Mount, Port, Restart, Ulimit
+from device_agent.adapters.docker_files import holder_body
+from device_agent.model.compose import (
+    Device,
+    File,
+    Healthcheck,
+    IpamConfig,
+    IpamPool,
+    Logging,
+    Mount,
+    Port,
+    Restart,
+    Ulimit,
+)
 from device_agent.model.errors import EngineError
-from device_agent.model.steps import Connect, CreateNetwork, CreateVolume, Endpoint
-from tests.contract.engine_bench import DockerBench
+from device_agent.model.observed import LABEL_SERVICE, LABEL_SPEC, Status
+from device_agent.model.steps import Connect, CreateNetwork, CreateVolume, Endpoint, Fill
+from tests.contract.engine_bench import APP, DockerBench
 
 pytestmark = pytest.mark.docker
 
@@ -275,6 +290,58 @@ def test_volumes_with_options(bench: DockerBench) -> None:
 
     assert (shown["Driver"], shown["Options"]) == ("local", options)
     assert bench.labels().items() <= shown["Labels"].items()
+
+
+def test_root_in_the_container_cannot_change_its_files(bench: DockerBench) -> None:
+    """Nor take them away, or put others in their place; and nothing shows what is in them."""
+    files = (
+        File(target="/app/deep/one.conf", content="what-is-in-it"),
+        File(target="/run/secrets/key", content="the-secret", mode=0o400),
+    )
+    labels = bench.labels(**{LABEL_SERVICE: "api", LABEL_SPEC: "s1"})
+    volume = CreateVolume(bench.name("files"), labels, driver="local")
+    bench.engine.fill(Fill(volume, files, bench.image))
+    made = bench.started(replace(bench.step(user="0", files=files), files=volume.name))
+
+    def code(script: str, user: str = "0") -> int:
+        started = bench.docker.exec_create(made.id, ["sh", "-c", script], user=user)["Id"]
+        bench.docker.exec_start(started)
+        found: int = bench.docker.exec_inspect(started)["ExitCode"]
+        return found
+
+    for path in ("/app/deep/one.conf", "/run/secrets/key", "/.device-agent/files/1"):
+        for attempt in (
+            "echo x > {0}",
+            "rm -f {0}",
+            "mv {0} /tmp/x",
+            "echo x > /tmp/x && mv /tmp/x {0}",
+            "chmod 666 {0}",
+        ):
+            assert code(attempt.format(path)) != 0, attempt.format(path)
+    assert code("cat /run/secrets/key") == 0
+    assert code("cat /run/secrets/key || cat /.device-agent/files/1", user="1000") != 0
+    assert bench.files(made.id, *(file.target for file in files)) == files
+    shown = bench.docker.inspect_container(made.id)
+    assert {mount["Destination"]: mount["RW"] for mount in shown["Mounts"]} == {
+        "/.device-agent": False,
+        "/app/deep/one.conf": False,
+        "/run/secrets/key": False,
+    }
+    everything = json.dumps([shown, bench.docker.inspect_volume(volume.name)])
+    assert not any(file.content in everything for file in files)
+
+
+def test_what_is_left_of_a_filling_that_was_cut_off_is_known_as_the_services(bench: DockerBench) -> None:
+    volume = CreateVolume(bench.name("files"), bench.labels(**{LABEL_SERVICE: "api", LABEL_SPEC: "s1"}))
+    bench.engine.create_volume(volume)
+    body = holder_body(Fill(volume, (), bench.image))
+    bench.docker.create_container_from_config(body, bench.name("holder"))  # type: ignore[no-untyped-call]
+
+    found = bench.seen(bench.name("holder"))
+
+    assert (found.app, found.service, found.spec, found.status) == (APP, "api", "", Status.CREATED)
+    bench.engine.remove(found.id)
+    bench.engine.remove_volume(volume.name)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from device_agent.model.log import LogLine
 from device_agent.model.observed import (
     LABEL_NUMBER,
     LABEL_SERVICE,
+    LABEL_SPEC,
     LABEL_UPDATE_LOCK,
     LABEL_VOLUME,
     UPDATE_LOCK,
@@ -26,7 +27,7 @@ from device_agent.model.observed import (
     Status,
     moment,
 )
-from device_agent.model.steps import Connect, CreateVolume, Endpoint, Upload
+from device_agent.model.steps import Connect, CreateVolume, Endpoint, Fill
 from tests.contract.engine_bench import APP, CHECKED, Bench, DockerBench, SimulatedBench
 from tests.eventually import eventually
 
@@ -129,32 +130,65 @@ def test_stopping(bench: Bench) -> None:
     assert again.created_at == running.created_at
 
 
-def test_files_for_a_container_that_cannot_be_written_to(bench: Bench) -> None:
-    folders = ("/run/apart", "/run/secrets")
-    mounts = tuple(Mount(type="volume", target=folder, nocopy=True) for folder in folders)
-    made = bench.created(bench.step(user="1000:1000", read_only=True, tmpfs=("/run",), mounts=mounts))
-    files = tuple(File(target=f"{folder}/one", content=f"in {folder}\n", uid=1000, mode=0o400) for folder in folders)
-
-    bench.engine.upload(Upload(made.name, files, mounted=True))
-    bench.engine.upload(Upload(made.id, files, mounted=True))
-
-    bench.engine.start(made.id)
-    assert bench.files(made.id, *(file.target for file in files)) == files
+def fill(bench: Bench, *files: File, spec: str = "s1") -> Fill:
+    labels = bench.labels(**{LABEL_SERVICE: "api", LABEL_NUMBER: "", LABEL_SPEC: spec})
+    return Fill(CreateVolume(bench.name("files"), labels, driver="local"), files, bench.image)
 
 
-def test_files_are_there_before_the_start_and_after_a_second_upload(bench: Bench) -> None:
-    made = bench.created(bench.step(user="1000:1000"))
+def test_files_are_mounted_read_only_each_where_it_is_wanted(bench: Bench) -> None:
     secret = File(target="/run/secrets/deep/one", content="über\n", uid=1000, gid=7, mode=0o400)
     config = File(target="/one.conf", content="1")
+    filling = fill(bench, config, secret)
+    bench.engine.fill(fill(bench, config.model_copy(update={"content": "0"}), secret))
+    bench.engine.fill(filling)
+    assert bench.engine.observe().containers == ()
 
-    bench.engine.upload(Upload(made.name, (secret, File(target="/one.conf", content="0"))))
-    bench.engine.upload(Upload(made.id, (secret, config)))
-    bench.engine.start(made.id)
+    wanted = replace(
+        bench.step(user="1000:1000", read_only=True, tmpfs=("/run",), files=filling.files), files=filling.volume.name
+    )
+    made = bench.started(wanted)
 
     assert bench.files(made.id, secret.target, config.target) == (secret, config)
+    assert bench.engine.has_file(made.id, config.target)
     bench.engine.stop(made.id, 0)
+    assert failure(bench.engine.remove_volume, filling.volume.name) == ("volume_in_use", Kind.OUTSIDE)
     bench.engine.start(made.id)
     assert bench.files(made.id, secret.target) == (secret,)
+
+    bench.engine.remove(made.id)
+    (left,) = (v for v in bench.engine.observe().volumes if v.name == filling.volume.name)
+    assert (left.app, left.key, left.service, left.spec) == (APP, None, "api", "s1")
+    bench.engine.remove_volume(filling.volume.name)
+    assert filling.volume.name not in {v.name for v in bench.engine.observe().volumes}
+    assert failure(bench.engine.create, wanted) == ("volume_missing", Kind.TEMPORARY)
+
+
+def test_a_volume_is_filled_again_while_a_container_has_it(bench: Bench) -> None:
+    file = File(target="/run/secrets/one", content="1")
+    filling = fill(bench, file)
+    bench.engine.fill(filling)
+    made = bench.started(replace(bench.step(files=filling.files), files=filling.volume.name))
+    bench.engine.fill(filling)
+    assert bench.files(made.id, file.target) == (file,)
+    bench.engine.stop(made.id, 0)
+    bench.engine.start(made.id)
+    assert bench.files(made.id, file.target) == (file,)
+
+
+def test_files_are_not_put_into_a_volume_that_is_not_ours(bench: Bench) -> None:
+    foreign = bench.foreign_volume("files")
+    assert failure(bench.engine.fill, fill(bench, File(target="/a", content="a"))) == ("name_in_use", Kind.OUTSIDE)
+    assert bench.engine.observe().containers == ()
+    seen = next(v for v in bench.engine.observe().volumes if v.name == foreign)
+    assert (seen.app, seen.service) == (None, None)
+
+
+def test_nobody_hears_of_what_a_volume_is_filled_through(bench: Bench) -> None:
+    with bench.listening() as events:
+        bench.engine.fill(fill(bench, File(target="/a", content="a")))
+        made = bench.created(bench.step())
+        eventually(lambda: any(event.id == made.id for event in events), 5, "the next container is heard of")
+    assert {event.id for event in events if event.kind == "container"} == {made.id}
 
 
 def test_what_is_gone_counts_as_stopped_removed_and_disconnected(bench: Bench) -> None:
@@ -170,7 +204,6 @@ def test_what_is_gone_cannot_be_started_renamed_or_connected(bench: Bench) -> No
     gone, network = "0" * 64, bench.network()
     for call in (
         lambda: bench.engine.start(gone),
-        lambda: bench.engine.upload(Upload(gone, (File(target="/a", content=""),))),
         lambda: bench.engine.rename(gone, bench.name("x")),
         lambda: bench.engine.connect(Connect(gone, Endpoint(network.name))),
     ):

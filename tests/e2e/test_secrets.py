@@ -168,7 +168,7 @@ def test_no_secret_must_be_in_what_anybody_is_told(
     said["log"] = device.log()
     said |= {f"{number} {topic}": body for number, (topic, body) in enumerate(heard)}
     assert any(topic.endswith("/state") for topic, _ in heard)
-    assert "upload 2 files" in device.log()
+    assert "with 2 files" in device.log()
     assert canary.heard_in(json.dumps(good))
     assert b"replace" in said[f"device-agent plan {document}"]
     assert {where: found for where, text in said.items() if (found := canary.heard_in(text))} == {}

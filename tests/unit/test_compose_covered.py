@@ -32,7 +32,7 @@ SHOWN_ELSEWHERE: dict[str, Callable[..., None]] = {
     "blkio_weight": hosts.test_the_weight_of_input_and_output_where_the_kernel_has_it,
     "container_name": ports.test_a_name_that_is_taken,
     "device_requests": hosts.test_devices_that_a_driver_chooses,
-    "files": ports.test_files_are_there_before_the_start_and_after_a_second_upload,
+    "files": ports.test_files_are_mounted_read_only_each_where_it_is_wanted,
     "links": hosts.test_links_find_every_container_of_a_service_by_another_name,
     "networks": engines.test_networks_with_fixed_addresses_and_aliases,
     "platform": hosts.test_the_platform,

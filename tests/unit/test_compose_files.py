@@ -3,18 +3,37 @@
 import io
 import json
 import tarfile
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from device_agent.adapters.docker_create import archive
-from device_agent.model.compose import File
+from cloud_sim.engine_parts import image_id
+from device_agent.adapters.docker_files import archive
+from device_agent.core.intake import own_apps
+from device_agent.core.status import orphan_volumes
+from device_agent.core.wanted import WantedApp
+from device_agent.model.compose import File, Service
 from device_agent.model.errors import EngineError, Kind
-from device_agent.model.observed import Status
-from device_agent.model.steps import Upload
+from device_agent.model.observed import LABEL_SPEC, Status, Volume
+from device_agent.model.steps import Create, Fill, RemoveVolume
 from device_agent.model.target import Json
 from device_agent.model.validate import validate_apps
 from tests.builders import app as small_app
-from tests.builders import document, exited, plan, printed, running, service, target, waits_for, wanted, world
+from tests.builders import (
+    document,
+    everything,
+    exited,
+    plan,
+    printed,
+    removal,
+    running,
+    service,
+    target,
+    waits_for,
+    wanted,
+    world,
+)
 from tests.compose_app import SERVICE, app, dump, refused
 from tests.device import Device
 
@@ -77,9 +96,14 @@ def test_an_empty_content_is_one() -> None:
         ),
         ({"configs": ["one", "one"]}, "configs/1"),
         ({"configs": ["one"], "secrets": [{"source": "key", "target": "/one"}]}, "secrets/0"),
-        ({"secrets": ["key"], "tmpfs": "/run"}, "secrets/0"),
-        ({"secrets": ["key"], "volumes": ["data:/run/secrets"]}, "secrets/0"),
+        ({"secrets": ["key"], "volumes": ["data:/run/secrets:ro"]}, "secrets/0"),
+        (
+            {"secrets": ["key"], "volumes": ["data:/run:ro", "/srv:/run/secrets"], "tmpfs": "/run/secrets/key"},
+            "secrets/0",
+        ),
         ({"secrets": ["key"], "volumes": ["/srv:/run/secrets/key"]}, "secrets/0"),
+        ({"secrets": ["key"], "volumes": ["/srv:/run/secrets/key/deep"]}, "secrets/0"),
+        ({"secrets": ["key"], "tmpfs": ["/run/secrets/key"]}, "secrets/0"),
     ],
 )
 def test_wrong_values(keys: Json, where: str) -> None:
@@ -88,8 +112,17 @@ def test_wrong_values(keys: Json, where: str) -> None:
     assert set(problems) == {f"{SERVICE}/{place}" for place in where.split(" ")}
 
 
-def test_a_mount_beside_a_file_hides_nothing() -> None:
-    files(secrets=["key"], tmpfs="/run/secret", volumes=["data:/run/secrets/keys"])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"tmpfs": "/run/secret", "volumes": ["data:/run/secrets/keys"]},
+        {"tmpfs": "/run", "read_only": True},
+        {"volumes": ["data:/run/secrets", "/srv:/run"]},
+        {"volumes": ["data:/run:ro"], "tmpfs": "/run/secrets"},
+    ],
+)
+def test_a_file_is_mounted_after_what_it_is_in(keys: Json) -> None:
+    assert files(secrets=["key"], **keys) == [KEY]
 
 
 @pytest.mark.parametrize(
@@ -112,32 +145,6 @@ def test_wrong_definitions(section: str, definition: Json, code: str, where: str
     assert message in problems[f"/apps/web/{section}/it{where}"]
 
 
-def test_a_container_that_can_be_written_to_by_nobody() -> None:
-    """Its files are in folders below /run, each a volume of its own, which may be in another mount."""
-    secret = {"source": "key", "target": "/run/apart/key"}
-    keys = {"secrets": ["key", secret], "read_only": True, "tmpfs": ["/run"]}
-    made = wanted(app({"image": "api", **keys}, **DECLARED)).services["api"].mounts
-    assert [(mount.type, mount.source, mount.target) for mount in made] == [
-        ("volume", None, "/run/apart"),
-        ("volume", None, "/run/secrets"),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("keys", "where"),
-    [
-        ({"configs": ["conf"]}, "configs/0"),
-        ({"secrets": [{"source": "key", "target": "/etc/key"}]}, "secrets/0"),
-        ({"secrets": [{"source": "key", "target": "/run/key"}]}, "secrets/0"),
-        ({"secrets": ["key"], "tmpfs": ["/run/secrets"]}, "secrets/0"),
-        ({"secrets": ["key"], "volumes": ["data:/run/secrets/key"]}, "secrets/0"),
-    ],
-)
-def test_what_cannot_be_written_into_a_container_that_nobody_can_write_to(keys: Json, where: str) -> None:
-    code, problems = refused(app({"image": "api", "read_only": True, **keys}, **DECLARED))
-    assert (code, list(problems)) == ("invalid", [f"{SERVICE}/{where}"])
-
-
 def test_names_and_labels_have_no_use() -> None:
     sections = {"secrets": {"key": {"content": "a", "name": "n", "labels": {}, "external": False}}}
     warnings = validate_apps({"web": app({"image": "api"}, **sections)}).warnings
@@ -151,35 +158,88 @@ def with_secret(content: str = SECRET, **keys: Json) -> Json:
     return small_app({"secrets": {"key": {"content": content}}}, api=service(secrets=["key"], **keys))
 
 
-def test_they_are_there_before_the_start():
+def filled(of: WantedApp, **changes: Any) -> Volume:
+    """The volume of `api`, as the engine shows it."""
+    service = of.services["api"]
+    create = of.create(service, image_id(service.image))
+    return replace(Volume(create.files, of.name, None, create.labels[LABEL_SPEC], "api"), **changes)
+
+
+def test_they_are_there_before_the_container():
     of = wanted(with_secret())
     made = plan(of, world(of))
     assert printed(made) == (
+        "fill volume web-api-*-files with 1 file: its configs and secrets\n"
         "create web-api-*: it does not exist\n"
-        "upload 1 file to web-api-*: its configs and secrets\n"
         "start web-api-*: it was just created"
     )
-    assert "upload 1 file to web-api-*" in waits_for(made, "start web-api-*")
+    assert "fill volume web-api-*-files with 1 file" in waits_for(made, "create web-api-*")
 
 
-def test_once_more_after_a_crash_between_creation_and_start():
+def test_once_more_after_a_crash_before_the_creation():
     of = wanted(with_secret())
-    made = plan(of, world(of, running(of, "api", status=Status.CREATED)))
-    assert printed(made) == (
-        "upload 1 file to web-api-*: its configs and secrets\nstart web-api-*: it was created and never started"
-    )
+    assert printed(plan(of, world(of, volumes=(filled(of),)))) == printed(plan(of, world(of)))
 
 
-def test_not_for_what_has_them():
+def test_not_for_a_container_that_is_there():
     of = wanted(with_secret())
-    assert printed(plan(of, world(of, running(of, "api")))) == ""
-    assert "upload" not in printed(plan(of, world(of, exited(of, "api"))))
+    volume = filled(of)
+    for there in (
+        running(of, "api"),
+        exited(of, "api"),
+        running(of, "api", status=Status.CREATED),
+    ):
+        assert "volume" not in printed(plan(of, world(of, there, volumes=(volume,))))
 
 
 def test_another_content_is_another_container():
     before, after = wanted(with_secret()), wanted(with_secret("another"))
     made = printed(plan(after, world(after, running(before, "api"))))
-    assert [line.split(" ")[0] for line in made.splitlines()] == ["create", "upload", "stop", "start", "remove"]
+    assert [line.split(" ")[0] for line in made.splitlines()] == ["fill", "create", "stop", "start", "remove"]
+
+
+def test_what_is_left_of_a_crash_in_the_middle_goes():
+    of = wanted(with_secret())
+    volume = filled(of)
+    holder = running(of, "api", status=Status.CREATED, name="holder", spec="")
+    made = printed(plan(of, world(of, holder, volumes=(volume,))))
+    assert "remove holder: it was never started and is no longer wanted" in made
+    assert "remove volume" not in made
+    another = wanted(with_secret("another"))
+    after = waits_for(plan(another, world(another, holder, volumes=(volume,))), "remove volume web-api-*-files")
+    assert after == {"remove holder"}
+
+
+def test_a_volume_goes_once_no_container_has_it():
+    before, of = wanted(with_secret()), wanted(with_secret("another"))
+    old, new = filled(before), filled(of)
+    runs = running(of, "api")
+    gone = "remove volume web-api-*-files: no container has these configs and secrets any more"
+    replaced = exited(before, "api")
+
+    made = plan(of, world(of, runs, volumes=(old, new)))
+    assert (printed(made), made.steps[0].action) == (gone, RemoveVolume(old.name))
+    assert "volume" not in printed(plan(of, world(of, runs, replaced, volumes=(old, new))))
+    for another in (
+        replace(old, app=None, service=None),
+        replace(old, app="other"),
+        Volume("web_data", "web", "data", "s"),
+    ):
+        assert printed(plan(of, world(of, runs, volumes=(new, another)))) == ""
+
+
+def test_of_an_app_that_goes_its_volumes_with_files_go_last():
+    of = wanted(with_secret())
+    volume = filled(of)
+    data = Volume("web_data", "web", "data", "s")
+    there = world(of, running(of, "api"), volumes=(volume, data))
+    assert "volume" not in printed(removal("web", there))
+
+    left = world(of, volumes=(volume, data))
+    assert own_apps(left) == {"web"}
+    assert printed(removal("web", left)).startswith("remove volume web-api-*-files: ")
+    assert own_apps(world(of, volumes=(data,))) == set()
+    assert orphan_volumes({}, left) == ("web_data",)
 
 
 @pytest.mark.parametrize("change", [{"mode": "0400"}, {"uid": "1"}, {"gid": "1"}, {"target": "other"}])
@@ -199,16 +259,16 @@ def test_a_content_is_in_no_text():
     of = wanted(with_secret())
     made = plan(of, world(of))
     shown = [of, made, *made.steps, *(step.action for step in made.steps), target({"web": with_secret()})]
-    assert any(isinstance(thing, Upload) for thing in shown)
+    assert any(isinstance(thing, Fill) for thing in shown)
     for thing in shown:
         assert SECRET not in repr(thing)
         assert SECRET not in str(thing)
 
 
 def test_a_device_tells_nobody(capfd):
-    """Neither when all goes well, nor when the upload fails, nor when it is refused."""
+    """Neither when all goes well, nor when the filling fails, nor when it is refused."""
     device = Device(images=("api:1",)).boot()
-    failing = ["upload", "upload", "upload", "upload"]
+    failing = ["fill", "fill", "fill", "fill"]
 
     def trouble(name: str) -> None:
         if name in failing:
@@ -227,35 +287,69 @@ def test_a_device_tells_nobody(capfd):
     (container,) = device.containers().values()
     assert container.files["/run/secrets/key"].content == "another-" + SECRET
 
-    device.publish({"web": with_secret(read_only=True, tmpfs="/run/secrets")}, revision=3)
+    device.publish({"web": with_secret(tmpfs="/run/secrets/key")}, revision=3)
     device.wait(3)
     assert device.told()[-1] == "rejected 1.3 invalid"
 
     answers = [device.ask("plan", target=json.dumps(document({"web": with_secret("new")}, revision=4))), device.state()]
     shown = [sent.payload.decode() for sent in device.broker.sent] + [repr(answer) for answer in answers]
     shown += capfd.readouterr()
-    assert "upload 1 file" in shown[-4] + shown[-3]
+    assert "with 1 file" in shown[-4] + shown[-3]
     assert not any(SECRET in text for text in shown)
 
 
-# The archive.
+# On the engine.
 
 
-def test_the_archive_has_the_files_and_no_folders():
+def test_a_foreign_volume_of_the_name_is_not_touched():
+    device = Device(images=("api:1",)).boot()
+    of = everything(target({"web": with_secret()})).apps["web"]
+    name = filled(of).name
+    device.world.add_volume(name)
+    device.publish({"web": with_secret()})
+    device.wait(30)
+    assert (device.world.volumes[name].labels, device.world.volumes[name].files) == ({}, ())
+    assert device.state()["apps"]["web"]["services"]["api"]["reason"]["code"] == "name_in_use"
+
+    device.world.remove_volume(name)
+    device.converge()
+    assert device.containers()["web/api"].files == {KEY["target"]: File(**KEY)}
+
+
+def test_a_volume_that_is_not_let_go_holds_up_nothing():
+    device = Device(images=("api:1",)).boot()
+    device.publish({"web": with_secret()})
+    device.converge()
+    (name,) = device.world.volumes
+    device.world.add(Create("stranger", "api:1", Service(image="api:1"), {}, "none", files=name))
+    device.publish({"web": with_secret("another")}, revision=2)
+    device.converge()
+    assert device.told()[-1] == "applied 1.2"
+    assert name in device.world.volumes
+
+    device.world.rm("stranger")
+    device.wait(600)
+    assert [volume.files[0].content for volume in device.world.volumes.values()] == ["another"]
+
+
+def test_the_archive_has_the_files_by_their_numbers():
     given = (
         File(target="/run/secrets/key", content="über", uid=1, gid=2, mode=0o400),
         File(target="/" + "long" * 60, content=""),
     )
     with tarfile.open(fileobj=io.BytesIO(archive(given))) as tar:
+        folder, *members = tar
         found = tuple(
             File(
-                target="/" + member.name,
+                target=file.target,
                 content=tar.extractfile(member).read().decode(),
                 uid=member.uid,
                 gid=member.gid,
                 mode=member.mode,
             )
-            for member in tar
+            for member, file in zip(members, given, strict=True)
         )
+    assert (folder.name, folder.mode, folder.isdir()) == ("files", 0o700, True)
+    assert [member.name for member in members] == ["files/0", "files/1"]
     assert found == given
     assert archive(given) == archive(given)

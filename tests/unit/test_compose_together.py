@@ -142,10 +142,12 @@ def test_an_anonymous_volume_is_one_containers_own() -> None:
     assert "give it a name" in problems[f"{SERVICE}/volumes_from"]
 
 
-def test_a_file_is_not_hidden_by_a_mount_of_another_service() -> None:
-    made = document({"volumes_from": ["db"], "secrets": ["key"]}, db={"volumes": ["data:/run/secrets"]})
+def test_a_file_is_not_mounted_in_a_read_only_mount_of_another_service() -> None:
+    made = document({"volumes_from": ["db:ro"], "secrets": ["key"]}, db={"volumes": ["data:/run/secrets"]})
     made["secrets"] = {"key": {"content": "x"}}
-    assert "would be hidden" in refused(made)[1][f"{SERVICE}/volumes_from"]
+    assert "is read-only" in refused(made)[1][f"{SERVICE}/volumes_from"]
+    made["services"]["api"]["volumes_from"] = ["db"]
+    parse(made)
 
 
 def test_few_bytes_cannot_ask_for_very_many_mounts() -> None:

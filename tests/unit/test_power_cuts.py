@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from device_agent.model.observed import LABEL_SERVICE
 from tests.builders import app, everything, service, target
 from tests.device import OWNER, TOPICS, Device, PowerCut
 from tests.property.strategies import shortcomings
@@ -43,6 +44,10 @@ def roomy(strategy: str, image: str, **more: Any) -> Any:
     return app(api=service(image, **{"x-update": {"strategy": strategy}}), **more)
 
 
+def with_secret(content: str, **more: Any) -> Any:
+    return app({"secrets": {"key": {"content": content}}}, api=service(secrets=["key"], healthcheck=CHECK), **more)
+
+
 CHANGES = {
     "install": Change(
         {},
@@ -57,6 +62,8 @@ CHANGES = {
         {"web": app(api=service(healthcheck=CHECK), kept=KEPT)},
         {"web": app(api=service("api:2", healthcheck=CHECK), kept=KEPT)},
     ),
+    "files": Change({"web": with_secret("old", kept=KEPT)}, {"web": with_secret("new", kept=KEPT)}),
+    "files removed": Change({"web": app(kept=KEPT), "gone": with_secret("old")}, {"web": app(kept=KEPT)}),
     "network": Change(
         {"web": app(api=service(networks=["default"]), kept=KEPT)},
         {"web": app({"networks": {"default": {"internal": True}}}, api=service(networks=["default"]), kept=KEPT)},
@@ -151,6 +158,9 @@ def check_outcome(device: Device, change: Change, where: str) -> None:
         assert shortcomings(one, device.world) == [], where
     device.containers()  # no doubles
     assert {c.app for c in device.world.containers.values() if c.owned_by(OWNER)} == set(change.after), where
+    files = {v.name: v.files for v in device.world.volumes.values() if LABEL_SERVICE in v.labels}
+    has = {c.made.files: c.made.service.files for c in device.world.containers.values() if c.made.files}
+    assert files == has, where
     told = device.told()
     assert "accepted 1.2" in told, where
     assert told[-1] == "applied 1.2", f"{where}: {told}"
