@@ -14,9 +14,9 @@ from device_agent.core.wanted import WantedApp
 from device_agent.model.memory import AcceptedTarget, Order
 from device_agent.model.observed import Observed
 from device_agent.model.report import Ack
-from device_agent.model.steps import Plan, Pull, Step
+from device_agent.model.steps import CreateVolume, Plan, Pull, Step
 from device_agent.model.target import SCOPES
-from device_agent.runtime.rollout import drift
+from device_agent.runtime.rollout import drift, recreated
 
 if TYPE_CHECKING:
     from device_agent.runtime.agent import Agent
@@ -104,14 +104,23 @@ class Progress:
         ahead = self.agent.reconciler.choices[wanted.name].ahead
         rows = self.agent.reconciler.retries.rows
         self._drifts = {key: why for key, why in self._drifts.items() if key in rows or ("", key[1]) in rows}
-        for step in plan.steps:
-            if self._drifts.get((wanted.name, step.subject)) == step.cause:
-                continue  # tried again: what became of it, and the next try, is in the state
-            if not step.until and step not in ahead and not _asked(wanted, step):
-                self._drifts[wanted.name, step.subject] = step.cause
-                log.warning("drift", app=wanted.name, subject=step.subject, why=step.cause)
-                self.agent.journal.tell(drift(wanted.name, about(step.subject), step.cause))
-                break
+        found = [
+            step
+            for step in plan.steps
+            # What is tried again was told: what became of it, and the next try, is in the state.
+            if self._drifts.get((wanted.name, step.subject)) != step.cause
+            and not (step.until or step in ahead or _asked(wanted, step))
+        ]
+        # Of what is put right the first step tells; what is lost for good is told each.
+        lost = [step for step in found if isinstance(step.action, CreateVolume)]
+        for step in (*lost, *[step for step in found if step not in lost][:1]):
+            self._drifts[wanted.name, step.subject] = step.cause
+            log.warning("drift", app=wanted.name, subject=step.subject, why=step.cause)
+            self.agent.journal.tell(
+                recreated(wanted.name, step.action.name)
+                if isinstance(step.action, CreateVolume)
+                else drift(wanted.name, about(step.subject), step.cause)
+            )
 
     def _gone(self, app: str) -> list[Ack]:
         self._arrived(app)

@@ -203,6 +203,11 @@ def drift(app: str, service: str, cause: str) -> Happening:
     return Happening("drift", {"app": app, "service": service, "message": cause})
 
 
+def recreated(app: str, volume: str) -> Happening:
+    message = f"{volume} was removed: it is made anew, empty"
+    return Happening("volume_recreated", {"app": app, "volume": volume, "message": message})
+
+
 def transition(target: Target, verdict: str, **details: object) -> Ack:
     return Ack(
         verdict=verdict,

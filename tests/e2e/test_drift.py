@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from docker.api.client import APIClient
+from docker.errors import APIError
 
 from tests.broker import Mosquitto
 from tests.e2e.device import Device, Stranger, app, service
@@ -28,7 +30,8 @@ BY_HAND: dict[str, Callable[[Host, str], None]] = {
 def shared(broker: Mosquitto, host: Host) -> Iterator[Device]:
     with Device(broker, host) as device:
         device.start()
-        device.publish({"web": app(api=service(), db=service())})
+        web = app(api=service(), db=service(volumes=["data:/data"]))
+        device.publish({"web": web | {"volumes": {"data": {}}}})
         yield device
 
 
@@ -178,6 +181,32 @@ def test_a_removed_network_must_come_back_with_its_users(converged: Device) -> N
 
     eventually(repaired, REPAIRED_S, "both are on the network again")
     converged.converge()
+
+
+def test_a_volume_removed_while_its_container_was_stopped_must_come_back_and_be_told(converged: Device) -> None:
+    api, volume = converged.host.api, f"{converged.prefix}web_data"
+    known = len(converged.events("volume_recreated"))
+    with converged.frozen():
+        db = converged.container("web/db")["Id"]
+        assert not api.exec_inspect(_run(api, db, "touch /data/kept"))["ExitCode"]
+        api.stop(db, timeout=1)
+        with pytest.raises(APIError, match="volume is in use"):
+            api.remove_volume(volume, force=True)
+        api.remove_container(db)
+        api.remove_volume(volume)
+
+    (told,) = eventually(lambda: converged.events("volume_recreated")[known:], REPAIRED_S, "the event")
+    assert (told["app"], told["volume"]) == ("web", volume)
+    converged.converge()
+    found = converged.container("web/db")
+    assert [mount["Name"] for mount in found["Mounts"]] == [volume]
+    assert api.exec_inspect(_run(api, found["Id"], "test -e /data/kept"))["ExitCode"]
+
+
+def _run(api: APIClient, container: str, script: str) -> str:
+    id_: str = api.exec_create(container, ["sh", "-c", script])["Id"]
+    api.exec_start(id_)
+    return id_
 
 
 def test_a_crash_loop_must_be_told_once_with_its_exit_code_and_last_words(device: Device, client: Stranger) -> None:

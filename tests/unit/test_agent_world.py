@@ -27,6 +27,27 @@ def test_a_container_removed_by_hand_comes_back_and_is_told():
     assert device.told()[-1] == "applied 1.1"
 
 
+def test_each_volume_that_was_removed_is_made_anew_and_told():
+    volumes = {"volumes": {"data": {}, "logs": {}}}
+    device = settled({"web": app(volumes, api=service(volumes=["data:/d", "logs:/l"], networks=["default"]))})
+    assert device.events() == []
+    (container,) = device.containers().values()
+    device.world.rm(container.id)
+    device.world.remove_network(device.world.network_named("web_default"))
+    for name in ("web_data", "web_logs"):
+        device.world.remove_volume(name)
+    device.wait(1)
+    assert device.ups() == {"web/api"}
+    assert {"web_data", "web_logs"} <= device.world.volumes.keys()
+    told = [json.loads(sent.payload) for sent in device.broker.on(TOPICS.event)]
+    assert [(event["event"], event.get("volume")) for event in told] == [
+        ("volume_recreated", "web_data"),
+        ("volume_recreated", "web_logs"),
+        ("drift", None),
+    ]
+    assert told[0]["message"] == "web_data was removed: it is made anew, empty"
+
+
 def test_a_repair_that_fails_again_and_again_is_told_once():
     device = settled()
 
