@@ -33,7 +33,8 @@ def documents(draw: st.DrawFn) -> Any:
     used = {key for one in services.values() for key in one.get("networks", ())}
     networks = {key: {"internal": True} if draw(st.booleans()) else {} for key in sorted(used)}
     strategy = draw(st.sampled_from(("recreate", "recreate", "stop-first", "delete-first")))
-    sections = {"networks": networks, "volumes": {"data": {}}, "x-update": {"strategy": strategy}}
+    secrets = {"key": {"content": draw(st.sampled_from("12"))}}
+    sections = {"networks": networks, "volumes": {"data": {}}, "secrets": secrets, "x-update": {"strategy": strategy}}
     return app(sections, **services)
 
 
@@ -49,6 +50,7 @@ def _services(draw: st.DrawFn, earlier: tuple[str, ...], others: dict[str, Any])
     if draw(st.booleans()):
         keys["environment"] = {"A": draw(st.sampled_from("12"))}
     keys |= draw(st.sampled_from(({}, {}, {}, {"volumes": ["data:/data"]})))
+    keys |= draw(st.sampled_from(({}, {}, {}, {"secrets": ["key"]})))
     keys |= draw(st.sampled_from(({}, {}, {}, {}, {"x-state": "stopped"})))
     keys |= draw(st.sampled_from(({}, {}, {}, {"scale": 2}, {"scale": 3}, {"scale": 0})))
     keys |= draw(_names(others)) if keys.get("scale", 1) == 1 else {}
@@ -176,6 +178,9 @@ def _place(scene: Scene, of: WantedApp, name: str, draw: st.DrawFn) -> None:
     for key in made.volumes:
         if of.volumes[key].name not in world.volumes:
             world.add_volume(of.volumes[key].name, of.volumes[key].create.labels)
+    if create.files:
+        world.add_volume(create.files, of.fill(create).volume.labels)
+        world.volumes[create.files].files = made.service.files
     had = dict(world.images)
     world.images[made.image] = image_id
     while world.find(create.name) or draw(st.integers(0, 9)) == 0:
@@ -235,7 +240,19 @@ def shortcomings(of: WantedApp, world: World) -> list[str]:
         *found,
         *_wrong_networks(of, world),
         *(f"volume {name} is missing" for name in mounted - set(world.volumes)),
+        *_wrong_files(of.name, mine, world),
     ]
+
+
+def _wrong_files(app: str, mine: list[SimContainer], world: World) -> Iterator[str]:
+    has = {c.made.files: c.made.service.files for c in mine if c.made.files}
+    for name, volume in world.volumes.items():
+        labels = volume.labels
+        if labels.get("device-agent.app") == app and "device-agent.service" in labels and name not in has:
+            yield f"volume {name} is left over"
+    for name, files in has.items():
+        if name not in world.volumes or world.volumes[name].files != files:
+            yield f"volume {name} has other files"
 
 
 def _wrong_networks(of: WantedApp, world: World) -> Iterator[str]:

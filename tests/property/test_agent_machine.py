@@ -29,8 +29,8 @@ def patient(sections: dict[str, Any] | None = None, **services: Any) -> Any:
 
 BASE = patient(only=service("base:1"))
 WEBS = (
-    patient(api=service("api:1")),
-    patient(api=service("api:2"), db=service("db:1")),
+    patient({"secrets": {"key": {"content": "1"}}}, api=service("api:1", secrets=["key"])),
+    patient({"secrets": {"key": {"content": "2"}}}, api=service("api:2", secrets=["key"]), db=service("db:1")),
     patient({"volumes": {"data": {}}}, api=service("api:1", volumes=["data:/d"], networks=["default"])),
     patient({"networks": {"default": {"internal": True}}}, api=service("api:1", networks=["default"])),
     patient(

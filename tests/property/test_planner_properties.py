@@ -15,7 +15,7 @@ from device_agent.core.matching import match_services
 from device_agent.core.planner import plan_app, plan_removal
 from device_agent.model.errors import EngineError
 from device_agent.model.memory import Attempt
-from device_agent.model.observed import Container, Health, Status
+from device_agent.model.observed import LABEL_SERVICE, Container, Health, Status
 from device_agent.model.steps import Create, Plan, Pull, Remove, Start, Step, Stop
 from device_agent.runtime.execute import execute
 from tests.builders import NOW, attempts, wanted
@@ -215,13 +215,13 @@ def test_every_step_comes_after_what_it_waits_for(scene):
 
 
 @given(scenes())
-def test_a_removed_app_goes_and_its_volumes_stay(scene):
-    volumes = set(scene.world.volumes)
+def test_a_removed_app_goes_and_its_data_stays(scene):
+    data = {name for name, volume in scene.world.volumes.items() if LABEL_SERVICE not in volume.labels}
     for _ in range(3):
         carry_out(scene, plan_removal("web", scene.engine.observe(), attempts()), {})
     assert not [c for c in scene.engine.observe().containers if c.app == "web"]
     assert not [n for n in scene.engine.observe().networks if n.app == "web"]
-    assert set(scene.world.volumes) == volumes
+    assert set(scene.world.volumes) == data
 
 
 def everything_before(plan: Plan, step: Step) -> set[str]:
