@@ -6,7 +6,7 @@ A world is drawn around what is wanted: `running(app, "api")` is the very contai
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,7 +14,7 @@ from cloud_sim.engine_parts import image_id
 from device_agent.core.backoff import Attempts
 from device_agent.core.intake import Wanted, want
 from device_agent.core.planner import plan_app, plan_removal
-from device_agent.core.policy import Policy
+from device_agent.core.policy import RULES, Policy
 from device_agent.core.wanted import Naming, WantedApp
 from device_agent.model.image import normalise
 from device_agent.model.memory import Attempt
@@ -28,9 +28,9 @@ IDENTITY = Identity("plant7", "d1")
 NAMING = Naming(str(IDENTITY))
 OPEN = Policy(
     **{
-        rule.name: True if rule.default is False else ("*",)
-        for rule in fields(Policy)
-        if rule.default in (False, ()) and rule.name != "digests_only"
+        name: True if default is False else ("*",)
+        for name, default in RULES.items()
+        if isinstance(default, bool | tuple) and name != "digests_only"
     }
 )
 

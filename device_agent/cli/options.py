@@ -2,9 +2,13 @@
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
+from device_agent.adapters.own_mounts import own_places, read_mountinfo
 from device_agent.adapters.registry_auth import SETTING, RegistryAuth
 from device_agent.cli.settings import BadSetting, Settings, load_policy
+from device_agent.core.policy import ENGINE_SOCKETS, Own
 from device_agent.core.wanted import Naming
 from device_agent.model.target import Identity
 from device_agent.runtime.options import Options
@@ -12,6 +16,8 @@ from device_agent.wire.commands import allowed_verbs
 from device_agent.wire.dsse import TrustedKeys, load_trusted_keys
 from device_agent.wire.payload import Limits
 from device_agent.wire.topics import Topics
+
+_UNIX = "unix://"
 
 
 def agent_options(settings: Settings) -> Options:
@@ -22,13 +28,22 @@ def agent_options(settings: Settings) -> Options:
         identity=identity,
         topics=Topics(settings.topic_root, settings.fleet, settings.device_id),
         naming=Naming(str(identity), settings.name_prefix),
-        policy=load_policy(settings.policy_file),
+        policy=replace(load_policy(settings.policy_file), own=own(settings)),
         limits=Limits(settings.target_max_bytes, settings.target_max_inflated_bytes),
         trusted=trusted,
         reserve=settings.reserve(),
         will_delay_s=settings.mqtt_will_delay,
         commands=allowed_verbs(settings.commands, trusted_keys=trusted is not None),
     )
+
+
+def own(settings: Settings) -> Own:
+    """Where the agent, its settings and its engine's socket are, whatever they are called here."""
+    files = [value for name in Settings.model_fields if isinstance(value := getattr(settings, name), Path)]
+    if settings.engine_url.startswith(_UNIX):
+        files.append(Path(settings.engine_url.removeprefix(_UNIX)))
+    volumes, paths = own_places(files, read_mountinfo())
+    return Own(Own().volumes | volumes, paths - set(ENGINE_SOCKETS))
 
 
 def trusted_keys(settings: Settings) -> Callable[[], TrustedKeys] | None:

@@ -7,7 +7,6 @@ import difflib
 import os
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,7 +14,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from device_agent.adapters.broker import Broker, parse_url
-from device_agent.core.policy import Policy
+from device_agent.core.policy import RULES, Policy
 from device_agent.core.room import Reserve
 from device_agent.model import compose_units
 from device_agent.model.compose_units import NotValid
@@ -231,7 +230,6 @@ def load_policy(path: Path | None) -> Policy:
     """The device owner's policy; strict where nothing is said. Raises `BadSetting`."""
     if path is None:
         return Policy()
-    known = {rule.name: rule.default for rule in fields(Policy)}
     where = f"{PREFIX}POLICY_FILE: {path}"
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -240,9 +238,9 @@ def load_policy(path: Path | None) -> Policy:
     except ValueError as error:
         raise BadSetting(f"{where}: {error}") from None
     for name, value in values.items():
-        if name not in known:
-            raise BadSetting(f"{where}: {name} is not of a policy{_guess(name, set(known))}")
-        values[name] = _rule(f"{where}: {name}", value, _SUMS.get(name), known[name])
+        if name not in RULES:
+            raise BadSetting(f"{where}: {name} is not of a policy{_guess(name, set(RULES))}")
+        values[name] = _rule(f"{where}: {name}", value, _SUMS.get(name), RULES[name])
     return Policy(**values)
 
 

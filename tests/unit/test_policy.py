@@ -1,13 +1,13 @@
 """What a target may ask for is the device owner's to say, and strict where nothing is said."""
 
 import re
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from device_agent.cli.settings import load_policy
-from device_agent.core.policy import Policy, offences
+from device_agent.core.policy import RULES, Own, Policy, offences
+from device_agent.model.compose import Service
 from device_agent.model.validate import validate_apps
 from tests.builders import OPEN, app, service
 
@@ -33,6 +33,13 @@ def found(policy: Policy, sections=None, **keys) -> list[str]:
         ({"cgroup_parent": "/critical"}, "cgroup_parent", Policy(cgroup_parent=("*",))),
         ({"device_cgroup_rules": ["c 1:3 r"]}, "device_cgroup_rules", Policy(device_cgroup_rules=("c 1:3 r",))),
         ({"gpus": "all"}, "gpus", Policy(gpus=True)),
+        ({"runtime": "nvidia"}, "runtime", Policy(runtime=("nvidia",))),
+        ({"runtime": "runc"}, "runtime", Policy(runtime=("*",))),
+        ({"annotations": {"org.systemd.property.DeviceAllow": "x"}}, "annotations", Policy(annotations=("*",))),
+        ({"annotations": ["com.example=1"]}, "annotations", Policy(annotations=("com.example",))),
+        ({"logging": {"driver": "syslog"}}, "logging/driver", Policy(log_drivers=("syslog",))),
+        ({"logging": {"driver": "gelf"}}, "logging/driver", Policy(log_drivers=("*",))),
+        ({"logging": {"options": {"syslog-address": "udp://x"}}}, "logging/options", Policy(log_drivers=("*",))),
         (
             {"deploy": {"resources": {"reservations": {"devices": [{"capabilities": ["tpu"]}]}}}},
             "deploy/resources/reservations/devices",
@@ -69,6 +76,12 @@ def test_what_is_refused_by_default_and_what_allows_it(keys, pointer, allowed):
         ({"security_opt": ["seccomp=unconfined"]}, Policy(security_opt=("apparmor", "seccomp=builtin"))),
         ({"cgroup_parent": "/critical/x"}, Policy(cgroup_parent=("/critical",))),
         ({"pid": "host"}, Policy(host_network=True, host_ipc=True, privileged=True)),
+        ({"runtime": "nvidia"}, Policy(gpus=True, runtime=("runc",))),
+        ({"gpus": "all"}, Policy(runtime=("nvidia",))),
+        ({"annotations": {"a.b": "1"}}, Policy(annotations=("a",))),
+        ({"logging": {"driver": "local"}}, Policy(log_drivers=("journald",))),
+        ({"logging": {"options": {"syslog-address": "udp://x"}}}, Policy(log_drivers=("syslog",))),
+        ({"volumes": ["/srv-2/x:/d"]}, Policy(binds=("/srv",))),
     ],
 )
 def test_what_is_allowed_allows_nothing_beside_it(keys, policy):
@@ -126,6 +139,50 @@ def test_what_else_a_volume_can_be_made_of(options):
     assert found(Policy(binds=("/srv/data", "/dev/sdb1")), sections) == []
 
 
+def network(policy: Policy, **definition) -> list[str]:
+    at = "/apps/web/networks/lan"
+    return [pointer.removeprefix(at) for pointer in found(policy, {"networks": {"lan": definition}}, networks=["lan"])]
+
+
+@pytest.mark.parametrize("kind", ["macvlan", "ipvlan"])
+def test_a_network_on_the_hosts_interface(kind):
+    definition = {"driver": kind, "driver_opts": {"parent": "eth0.50"}}
+    assert network(Policy(), **definition) == ["/driver_opts/parent"]
+    assert network(Policy(network_parents=("eth0",)), **definition) == ["/driver_opts/parent"]
+    assert network(Policy(network_parents=("eth0.50",)), **definition) == []
+    assert network(Policy(), driver=kind) == [], "it is on no interface"
+
+
+@pytest.mark.parametrize("driver", [{}, {"driver": "bridge"}])
+def test_a_bridge_of_the_hosts(driver):
+    definition = {**driver, "driver_opts": {"com.docker.network.bridge.name": "br-lan"}}
+    assert network(Policy(), **definition) == ["/driver_opts/com.docker.network.bridge.name"]
+    assert network(Policy(network_parents=("br-lan",)), **definition) == []
+
+
+def test_a_network_by_another_driver():
+    assert network(Policy(), driver="weave") == ["/driver"]
+    assert network(Policy(network_drivers=("weave",)), driver="weave") == []
+    assert network(Policy(network_drivers=("weave",)), driver="bridge") == []
+
+
+def test_a_network_that_somebody_else_has_made():
+    assert network(Policy(), external=True, name="backend") == [""]
+    assert network(Policy(external_networks=("backend",)), external=True, name="backend") == []
+    assert network(Policy(external_networks=("*",)), external=True, name="host") == [""]
+
+
+def test_a_volume_that_somebody_else_has_made_or_a_plugin_makes():
+    keys = {"volumes": ["data:/d"]}
+    external = {"volumes": {"data": {"external": True, "name": "portainer_data"}}}
+    assert found(Policy(), external, **keys) == ["/apps/web/volumes/data"]
+    assert found(Policy(external_volumes=("portainer_data",)), external, **keys) == []
+    plugin = {"volumes": {"data": {"driver": "local-persist", "driver_opts": {"mountpoint": "/etc"}}}}
+    assert found(Policy(binds=("*",)), plugin, **keys) == ["/apps/web/volumes/data/driver"]
+    assert found(Policy(volume_drivers=("local-persist",)), plugin, **keys) == []
+    assert found(Policy(), {"volumes": {"data": {"driver": "local"}}}, **keys) == []
+
+
 def test_the_hosts_network_declared_as_an_external_one():
     sections = {"networks": {"lan": {"external": True, "name": "host"}}}
     assert found(Policy(), sections, networks=["lan"]) == ["/apps/web/networks/lan"]
@@ -135,13 +192,40 @@ def test_the_hosts_network_declared_as_an_external_one():
 def test_the_agents_own_volume_declared_as_an_external_one():
     sections = {"volumes": {"device-agent-data": {"external": True}}}
     keys = {"volumes": ["device-agent-data:/d"]}
-    assert found(Policy(binds=("*",)), sections, **keys) == ["/apps/web/volumes/device-agent-data"]
+    assert found(Policy(external_volumes=("*",)), sections, **keys) == ["/apps/web/volumes/device-agent-data"]
     assert found(Policy(engine_socket=True), sections, **keys) == []
+
+
+OWN = Own(frozenset({"edge_state"}), frozenset({"/srv/agent", "/etc/device-agent/policy.toml"}))
+
+
+def test_the_agents_own_volume_by_the_name_that_it_really_has():
+    sections, keys = {"volumes": {"it": {"external": True, "name": "edge_state"}}}, {"volumes": ["it:/d"]}
+    assert found(Policy(external_volumes=("*",), own=OWN), sections, **keys) == ["/apps/web/volumes/it"]
+    assert found(Policy(engine_socket=True, own=OWN), sections, **keys) == []
+
+
+@pytest.mark.parametrize("source", ["/srv/agent", "/srv/agent/database.sqlite", "/srv", "/etc/device-agent", "/etc"])
+def test_the_agents_own_files_are_not_allowed_by_a_folder_around_them(source):
+    keys = {"volumes": [f"{source}:/d"]}
+    assert found(Policy(binds=("*",), own=OWN), **keys) == [f"{API}/volumes/0"]
+    assert found(Policy(binds=("*",), engine_socket=True, own=OWN), **keys) == []
+    hidden = {"volumes": {"v": {"driver_opts": {"type": "none", "o": "bind", "device": f"/{source}"}}}}
+    assert found(Policy(binds=("*",), own=OWN), hidden) == ["/apps/web/volumes/v/driver_opts"]
+
+
+def test_what_is_beside_the_agents_own_files_is_only_a_bind():
+    keys = {"volumes": ["/srv/agents:/d", "/etc/device-agent/ca.pem:/ca"]}
+    assert found(Policy(binds=("/srv", "/etc"), own=OWN), **keys) == []
 
 
 def test_what_a_container_may_always_have():
     sections = {"volumes": {"data": {"driver_opts": {"type": "tmpfs", "device": "tmpfs"}}}}
-    keys = {"volumes": ["data:/d", "/anonymous"], "tmpfs": ["/t"], "cap_drop": ["ALL"], "read_only": True}
+    sections["networks"] = {
+        "lan": {"driver": "bridge", "internal": True, "ipam": {"config": [{"subnet": "10.9.0.0/24"}]}}
+    }
+    keys = {"networks": ["lan"], "logging": {"driver": "journald", "options": {"tag": "x", "any": "thing"}}}
+    keys |= {"volumes": ["data:/d", "/anonymous"], "tmpfs": ["/t"], "cap_drop": ["ALL"], "read_only": True}
     keys |= {"security_opt": ["no-new-privileges"], "ipc": "shareable", "cgroup": "private", "mem_limit": "64g"}
     assert found(Policy(), sections, **keys) == []
 
@@ -214,7 +298,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples" / "policies"
 def test_the_strict_example_is_the_default_and_names_every_rule():
     assert load_policy(EXAMPLES / "strict.toml") == Policy()
     named = set(re.findall(r"^(?:# )?([a-z_]+) = ", (EXAMPLES / "strict.toml").read_text(), re.MULTILINE))
-    assert named == {rule.name for rule in fields(Policy)}
+    assert named == RULES.keys()
 
 
 def test_the_usual_example_allows_a_gateway_what_it_needs_and_no_more():
@@ -228,3 +312,21 @@ def test_the_usual_example_allows_a_gateway_what_it_needs_and_no_more():
 def test_the_open_example_allows_everything():
     assert load_policy(EXAMPLES / "open.toml") == OPEN
     assert found(OPEN, privileged=True, pid="host", gpus="all", security_opt=["label:disable"]) == []
+
+
+JUDGED = """annotations cap_add cgroup cgroup_parent cpus device_cgroup_rules device_requests devices image ipc logging
+mem_limit network_mode pid privileged runtime security_opt userns_mode uts volumes"""
+OF_THE_CONTAINER = """cap_drop command container_name dns dns_opt dns_search domainname entrypoint environment
+expose extra_hosts files group_add healthcheck hostname init labels links mac_address networks platform ports
+pull_policy pull_refresh_after read_only stdin_open stop_grace_period stop_signal sysctls tmpfs tty user volumes_from
+working_dir"""
+OF_THE_AGENT = "depends_on restart scale state update"
+OF_HOW_MUCH = """blkio_devices blkio_weight cpu_period cpu_quota cpu_shares cpuset mem_reservation mem_swappiness
+memswap_limit oom_kill_disable oom_score_adj pids_limit shm_size storage_opt ulimits"""
+
+
+def test_every_key_of_a_service_is_judged_or_known_to_lead_nowhere():
+    """Who adds a key says here what it can reach. `sysctls` are those of namespaces that are the container's own."""
+    assert {key for words in (JUDGED, OF_THE_CONTAINER, OF_THE_AGENT, OF_HOW_MUCH) for key in words.split()} == set(
+        Service.model_fields
+    )

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from device_agent.cli.options import own
 from device_agent.cli.settings import PREFIX, BadSetting, Settings, load, load_policy, sources
-from device_agent.core.policy import Policy
+from device_agent.core.policy import ENGINE_SOCKETS, RULES, Policy
 
 NEEDED = {"DEVICE_AGENT_FLEET": "plant7", "DEVICE_AGENT_DEVICE_ID": "d1"}
 
@@ -230,8 +231,17 @@ def test_a_policy_file_that_is_missing_is_an_error(tmp_path):
 
 
 def test_every_rule_of_the_policy_can_be_said_in_the_file(tmp_path):
-    for name, default in Policy.__dataclass_fields__.items():
+    for name, default in RULES.items():
         file = tmp_path / f"{name}.toml"
         forms = {bool: "true", tuple: "[]", type(None): '"1.5"'}
-        file.write_text(f"{name} = {forms[type(default.default)]}")
+        file.write_text(f"{name} = {forms[type(default)]}")
         load_policy(file)
+
+
+def test_what_the_settings_name_is_the_agents_own(environment):
+    known = own(load(environment(data_dir="/srv/agent", policy_file="/etc/policy.toml")))
+    assert {"/srv/agent", "/etc/policy.toml", "/run/device-agent/control.sock"} <= known.paths
+    assert "device-agent-data" in known.volumes
+    assert not known.paths & set(ENGINE_SOCKETS), "they have a rule of their own"
+    elsewhere = own(load(environment(engine_url="unix:///run/user/1000/docker.sock")))
+    assert "/run/user/1000/docker.sock" in elsewhere.paths
