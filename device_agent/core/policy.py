@@ -244,9 +244,8 @@ def _of_network(policy: Policy, at: str, network: NetworkDefinition) -> Iterator
     if network.driver and not _listed(network.driver, (*_NETWORK_DRIVERS, *policy.network_drivers)):
         message = f"this device's policy does not allow the network driver {network.driver} (network_drivers)"
         yield Problem(f"{at}/driver", message)
-    for option in _INTERFACES:
-        interface = network.driver_opts.get(option)
-        if interface and not _listed(interface, policy.network_parents):
+    for option, interface in network.driver_opts.items():
+        if option.lower() in _INTERFACES and interface and not _listed(interface, policy.network_parents):
             message = f"this device's policy does not allow the host's interface {interface} (network_parents)"
             yield Problem(f"{at}/driver_opts/{option}", message)
 
@@ -287,8 +286,10 @@ def _of_volume(policy: Policy, at: str, volume: VolumeDefinition) -> Iterable[Pr
     if volume.driver and not _listed(volume.driver, ("local", *policy.volume_drivers)):
         message = f"this device's policy does not allow the volume driver {volume.driver} (volume_drivers)"
         yield Problem(f"{at}/driver", message)
-    kind, device = volume.driver_opts.get("type", ""), volume.driver_opts.get("device", "")
-    options, local = volume.driver_opts.get("o", "").split(","), volume.driver in (None, "local")
+    # Docker takes these in lower case only; who else takes them is not asked.
+    said = {option.lower(): value for option, value in volume.driver_opts.items()}
+    kind, device = said.get("type", ""), said.get("device", "")
+    options, local = said.get("o", "").split(","), volume.driver in (None, "local")
     if "bind" in options or "rbind" in options:
         yield from _of_bind(policy, f"{at}/driver_opts", device)
     elif kind in _OF_NO_PATH:

@@ -109,6 +109,7 @@ def test_a_bind_mount_hidden_in_the_options_of_a_volume():
     [
         {"type": "none", "o": "bind", "device": "etc"},
         {"type": "tmpfs", "o": "rw,rbind", "device": "etc/../etc"},
+        {"TYPE": "none", "O": "bind", "DEVICE": "/etc"},
         {"type": "nfs", "o": "bind", "device": "/etc"},
         {"type": "overlay", "o": "lowerdir=/etc:/home", "device": "overlay"},
         {"type": "overlay", "o": "lowerdir=/etc:/home", "device": "/srv/data"},
