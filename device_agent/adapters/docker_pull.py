@@ -49,7 +49,7 @@ def pull(
         message = f"the registry has sent nothing of {image} for {SILENCE_S:g} s"
         raise EngineError("pull_stalled", message, Kind.TEMPORARY) from error
     except EngineError as error:
-        raise (_refused(image, error, login) if error.code == "registry_auth" else error) from error
+        raise _refused(image, error, login) from error
     if cancel.is_set():
         raise Cancelled(image)
     pulling.end()
@@ -68,6 +68,13 @@ def _login(auth: RegistryAuth, image: str) -> Login | None:
 def _refused(image: str, error: EngineError, login: Login | None) -> EngineError:
     """Which registry it was, and what can be done about it here."""
     registry = registry_of(image)
+    if error.code == "registry_limited":
+        from device_agent.adapters.registry import asked_to_wait_s  # noqa: PLC0415 - only who pulls needs it
+
+        # The engine keeps for itself what the registry has said of that.
+        return EngineError(error.code, error.message, error.kind, asked_to_wait_s(image, login))
+    if error.code != "registry_auth":
+        return error
     if login:
         what = f"{registry} refuses the credentials that {SETTING} has for it, or has no {image}"
     else:

@@ -13,6 +13,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -32,6 +33,7 @@ _MANIFESTS = (
     "application/vnd.docker.distribution.manifest.v2+json",
 )
 _LOOPBACK = re.compile(r"(localhost|127\.[0-9.]+|\[::1\])(:[0-9]+)?")
+_OF_A_REFUSAL = ("WWW-Authenticate", "Retry-After", "Date")
 _WORD = re.compile(r'(\w+)="([^"]*)"')
 
 
@@ -53,11 +55,7 @@ class Layers:
 
 def layers(image: str, platform: str, login: Login | None) -> Layers:
     """For a platform (`linux/arm64`). Raises `Unknown`."""
-    host, _, rest = normalise(image).partition("/")
-    name, at, digest = rest.partition("@")
-    if not at:
-        name, _, digest = rest.rpartition(":")
-    registry = _Registry(host, name, login)
+    registry, digest = _registry(image, login)
     try:
         manifest = registry.get(f"manifests/{digest}", (*_INDEXES, *_MANIFESTS))
         if "manifests" in manifest:
@@ -69,7 +67,28 @@ def layers(image: str, platform: str, login: Login | None) -> Layers:
             tuple(str(content) for content in config["rootfs"]["diff_ids"]),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Unknown(f"{host}: {str(error) or type(error).__name__}") from None
+        raise Unknown(f"{registry.host}: {str(error) or type(error).__name__}") from None
+
+
+def asked_to_wait_s(image: str, login: Login | None) -> float:
+    """How long the registry wants to be left alone (`Retry-After`, RFC 9110, 10.2.3); 0 where it does not say."""
+    registry, digest = _registry(image, login)
+    try:
+        registry.get(f"manifests/{digest}", (*_INDEXES, *_MANIFESTS))
+    except _Refused as refused:
+        return refused.wait_s
+    except (OSError, ValueError):
+        return 0.0
+    return 0.0
+
+
+def _registry(image: str, login: Login | None) -> tuple["_Registry", str]:
+    """Where an image is, and its tag or digest there."""
+    host, _, rest = normalise(image).partition("/")
+    name, at, digest = rest.partition("@")
+    if not at:
+        name, _, digest = rest.rpartition(":")
+    return _Registry(host, name, login), digest
 
 
 def _chosen(index: Mapping[str, Any], platform: str) -> str:
@@ -82,14 +101,26 @@ def _chosen(index: Mapping[str, Any], platform: str) -> str:
 
 
 class _Refused(ValueError):  # noqa: N818 - an answer of the registry
-    def __init__(self, status: int, challenge: str) -> None:
+    def __init__(self, status: int, challenge: str, wait_s: float) -> None:
         super().__init__(f"it answers {status}")
         self.status = status
         self.challenge = challenge
+        self.wait_s = wait_s
+
+
+def _wait_s(after: str, date: str) -> float:
+    """Of seconds, or of a time by the clock of who says it."""
+    if after.isdecimal():
+        return float(after)
+    try:
+        return max(0.0, (parsedate_to_datetime(after) - parsedate_to_datetime(date)).total_seconds())
+    except (ValueError, TypeError):
+        return 0.0
 
 
 class _Registry:
     def __init__(self, host: str, name: str, login: Login | None) -> None:
+        self.host = host
         self._plain = bool(_LOOPBACK.fullmatch(host))
         address = "registry-1.docker.io" if host == DOCKER_HUB else host
         self._base = f"{'http' if self._plain else 'https'}://{address}/v2/{name}/"
@@ -135,7 +166,8 @@ class _Registry:
                 body = answer.read(MOST_BYTES + 1)
         except urllib.error.HTTPError as error:
             with error:
-                raise _Refused(error.code, error.headers.get("WWW-Authenticate") or "") from None
+                challenge, after, date = (error.headers.get(name) or "" for name in _OF_A_REFUSAL)
+                raise _Refused(error.code, challenge, _wait_s(after, date)) from None
         if len(body) > MOST_BYTES:
             raise ValueError("it answers with more than a manifest may be")
         document = json.loads(body)

@@ -42,13 +42,17 @@ class Kind(StrEnum):
 
 
 class EngineError(Exception):
-    """A failed engine call: `code` is stable and documented, `message` a sentence an operator can act on."""
+    """A failed engine call: `code` is stable and documented, `message` a sentence an operator can act on.
 
-    def __init__(self, code: str, message: str, kind: Kind) -> None:
+    `wait_s`: for how long whoever refused it wants to be left alone.
+    """
+
+    def __init__(self, code: str, message: str, kind: Kind, wait_s: float = 0.0) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.kind = kind
+        self.wait_s = wait_s
 
 
 class EngineAway(Exception):  # noqa: N818 - a state of the world, not a fault of a call

@@ -34,7 +34,9 @@ class Retries:
         before = self.rows.get((app, subject))
         count = before.count + 1 if before and before.spec == spec else 1
         now = self.clock.now()
-        next_at = now + timedelta(seconds=delay_s(count, error.kind))
+        # The delay as well: what all devices of a fleet are told to wait for ends at one time.
+        wait_s = min(error.wait_s + delay_s(count, error.kind), CAP_S)
+        next_at = now + timedelta(seconds=wait_s)
         attempt = Attempt(app, subject, spec, count, error.code, error.message, next_at, now)
         self.rows[app, subject] = attempt
         self.keep(attempt)

@@ -35,10 +35,14 @@ class Shop:
     def pull(self) -> None:
         self.engine.pull(self.image, None, lambda _: None, threading.Event())
 
-    def failure(self) -> tuple[str, Kind]:
+    def refusal(self) -> EngineError:
         with pytest.raises(EngineError) as caught:
             self.pull()
-        return caught.value.code, caught.value.kind
+        return caught.value
+
+    def failure(self) -> tuple[str, Kind]:
+        error = self.refusal()
+        return error.code, error.kind
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +100,9 @@ def test_what_a_registry_answers_is_told_and_once_it_is_whole_again_the_pull_end
     shop: Shop, fault: Fault, told: tuple[str, Kind]
 ) -> None:
     shop.proxy.fault = fault
-    assert shop.failure() == told
+    error = shop.refusal()
+    assert (error.code, error.kind) == told
+    assert error.wait_s == sum(int(seconds) for name, seconds in fault.headers if name == "Retry-After")
     assert shop.proxy.count.refused
 
     shop.proxy.heal()

@@ -6,9 +6,11 @@ from datetime import timedelta
 import pytest
 
 from device_agent.core.backoff import CAP, CAP_S, due
-from device_agent.model.errors import Kind
+from device_agent.model.errors import EngineError, Kind
 from device_agent.runtime.execute import delay_s
+from device_agent.runtime.retries import Retries
 from tests.builders import NOW, attempt, attempts
+from tests.device import Hands
 
 
 @pytest.mark.parametrize("kind", [Kind.TEMPORARY, Kind.OUTSIDE])
@@ -49,3 +51,13 @@ def test_only_the_same_attempt_holds():
     assert not rows.waiting("web", "db", "s")
     assert not rows.waiting("other", "api", "s")
     assert rows.of("web", "api")
+
+
+@pytest.mark.parametrize(("asked_s", "least_s", "most_s"), [(0.0, 0, 1), (60.0, 60, 61), (86400.0, CAP_S, CAP_S)])
+def test_who_wants_to_be_left_alone_is_left_alone_up_to_the_cap(asked_s, least_s, most_s):
+    kept = []
+    retries = Retries(Hands(), kept.append, lambda *_: None)
+    retries.failed("", "image a", "a", EngineError("registry_limited", "not now", Kind.OUTSIDE, asked_s))
+    (row,) = kept
+    assert least_s <= (row.next_at - NOW).total_seconds() <= most_s
+    assert row.next_at - NOW <= CAP, "further away it would be taken for a clock that jumped, and be due"

@@ -8,12 +8,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from device_agent.adapters.registry import MOST_BYTES, Layers, Unknown, layers
+from device_agent.adapters.registry import MOST_BYTES, Layers, Unknown, asked_to_wait_s, layers
 from device_agent.adapters.registry_auth import Login
 
 LOGIN = Login("me", "secret")
 BASIC = "Basic " + base64.b64encode(b"me:secret").decode()
 MANIFEST = {"config": {"digest": "sha256:c"}, "layers": [{"size": 5}, {"size": 7}]}
+DATE = "Tue, 24 Nov 2026 12:00:00 GMT"
 CONFIG = {"rootfs": {"diff_ids": ["sha256:a", "sha256:b"]}}
 
 
@@ -41,8 +42,8 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         status, headers, body = self.server.answers.get(path, lambda _: (404, {}, {}))(given)
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(content))}.items():
+        self.send_response_only(status)
+        for name, value in {"Date": DATE, **headers, "Content-Length": str(len(content))}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(content)
@@ -118,3 +119,25 @@ def test_whatever_it_answers_is_at_worst_unknown(odd: Odd, answer: tuple[int, di
     with pytest.raises(Unknown) as caught:
         odd.layers()
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait_s"),
+    [
+        ({"Retry-After": "60"}, 60.0),
+        ({"Retry-After": "Tue, 24 Nov 2026 12:01:30 GMT"}, 90.0),
+        ({"Retry-After": "Tue, 24 Nov 2026 11:00:00 GMT"}, 0.0),
+        ({"Retry-After": "soon"}, 0.0),
+        ({"Retry-After": "-1"}, 0.0),
+        ({}, 0.0),
+    ],
+)
+def test_how_long_a_registry_wants_to_be_left_alone(odd, headers, wait_s):
+    odd.answers["/v2/a/b/manifests/1"] = lambda _: (429, headers, {})
+    assert asked_to_wait_s(f"{odd.host}/a/b:1", None) == wait_s
+
+
+def test_a_registry_that_says_nothing_more_is_not_waited_for(odd):
+    odd.answers["/v2/a/b/manifests/1"] = lambda _: (200, {}, MANIFEST)
+    assert asked_to_wait_s(f"{odd.host}/a/b:1", None) == 0
+    assert asked_to_wait_s("127.0.0.1:1/a/b:1", None) == 0
