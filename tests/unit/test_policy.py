@@ -7,7 +7,7 @@ import pytest
 
 from device_agent.cli.settings import load_policy
 from device_agent.core.policy import RULES, Own, Policy, offences
-from device_agent.model.compose import Service
+from device_agent.model.compose import Mount, NetworkDefinition, Service, VolumeDefinition
 from device_agent.model.validate import validate_apps
 from tests.builders import OPEN, app, service
 
@@ -315,19 +315,31 @@ def test_the_open_example_allows_everything():
     assert found(OPEN, privileged=True, pid="host", gpus="all", security_opt=["label:disable"]) == []
 
 
-JUDGED = """annotations cap_add cgroup cgroup_parent cpus device_cgroup_rules device_requests devices image ipc logging
-mem_limit network_mode pid privileged runtime security_opt userns_mode uts volumes"""
-OF_THE_CONTAINER = """cap_drop command container_name dns dns_opt dns_search domainname entrypoint environment
-expose extra_hosts files group_add healthcheck hostname init labels links mac_address networks platform ports
-pull_policy pull_refresh_after read_only stdin_open stop_grace_period stop_signal sysctls tmpfs tty user volumes_from
-working_dir"""
-OF_THE_AGENT = "depends_on restart scale state update"
-OF_HOW_MUCH = """blkio_devices blkio_weight cpu_period cpu_quota cpu_shares cpuset mem_reservation mem_swappiness
-memswap_limit oom_kill_disable oom_score_adj pids_limit shm_size storage_opt ulimits"""
+KEYS = {
+    Service: (
+        """annotations cap_add cgroup cgroup_parent cpus device_cgroup_rules device_requests devices image ipc logging
+        mem_limit network_mode pid privileged runtime scale security_opt userns_mode uts volumes""",
+        # Of the container alone. `sysctls` are those of namespaces that are its own, the runtime sees to that.
+        """cap_drop command container_name dns dns_opt dns_search domainname entrypoint environment expose extra_hosts
+        files group_add healthcheck hostname init labels links mac_address networks platform ports read_only stdin_open
+        stop_grace_period stop_signal sysctls tmpfs tty user volumes_from working_dir""",
+        # How much, not of what.
+        """blkio_devices blkio_weight cpu_period cpu_quota cpu_shares cpuset mem_reservation mem_swappiness
+        memswap_limit oom_kill_disable oom_score_adj pids_limit shm_size storage_opt ulimits""",
+        # What the agent does with it.
+        "depends_on pull_policy pull_refresh_after restart state update",
+    ),
+    Mount: (
+        "type source",
+        """create_host_path labels nocopy propagation read_only recursive selinux subpath target tmpfs_mode
+        tmpfs_size""",
+    ),
+    NetworkDefinition: ("driver driver_opts external name", "attachable enable_ipv6 internal ipam labels"),
+    VolumeDefinition: ("driver driver_opts external name", "labels"),
+}
+"""What is judged, and what leads nowhere that it could not go without."""
 
 
-def test_every_key_of_a_service_is_judged_or_known_to_lead_nowhere():
-    """Who adds a key says here what it can reach. `sysctls` are those of namespaces that are the container's own."""
-    assert {key for words in (JUDGED, OF_THE_CONTAINER, OF_THE_AGENT, OF_HOW_MUCH) for key in words.split()} == set(
-        Service.model_fields
-    )
+@pytest.mark.parametrize("kind", KEYS)
+def test_whoever_adds_a_key_says_where_it_leads(kind):
+    assert sorted(key for words in KEYS[kind] for key in words.split()) == sorted(kind.model_fields)
