@@ -1,19 +1,51 @@
 """Commands to devices, and their answers, matched by the command's id."""
 
-from collections.abc import Callable, Collection, Mapping
+import gzip
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from secrets import token_hex
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from cloud_sim.clock import now
 from cloud_sim.collector import Collector
+from cloud_sim.connection import Misconfigured
+from device_agent.model.command import LONGEST, Command, Signed
 from device_agent.model.target import Json
-from device_agent.wire.commands import RUNNING, Answer, Command, encode_command
+from device_agent.wire import dsse
+from device_agent.wire.commands import RUNNING, Answer, encode_command
 from device_agent.wire.log import LogMessage
 
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 PUBACK_S = 10.0
+COMPRESSED_FROM_BYTES = 64 * 1024
+"""Smaller messages stay readable for whoever looks at the topic."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A command before it is sent."""
+
+    verb: str
+    args: Mapping[str, Json]
+    fleet: str
+    device: str | None
+    """None: every device of the fleet."""
+    expires_s: float
+
+    def written(self, id_: str, keys: Sequence["Ed25519PrivateKey"]) -> bytes:
+        """The payload: signed by all `keys`, where there are any. Raises `Misconfigured`."""
+        at, lifetime = now(), timedelta(seconds=self.expires_s)
+        if not keys:
+            return encode_command(Command(id_, self.args, at + lifetime))
+        if lifetime > LONGEST:
+            raise Misconfigured("a signed command is good for 24 h at most: wait for less time")
+        signed = Signed(self.verb, self.fleet, self.device, at)
+        raw = dsse.seal(encode_command(Command(id_, self.args, at + lifetime, signed)), keys, dsse.COMMAND)
+        return gzip.compress(raw) if len(raw) > COMPRESSED_FROM_BYTES else raw
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +57,17 @@ class Asked:
 
     @classmethod
     def send(
-        cls, collector: Collector, topic: str, args: Mapping[str, Json], *, expires_s: float, listen: str | None = None
+        cls,
+        collector: Collector,
+        topic: str,
+        question: Question,
+        keys: Sequence["Ed25519PrivateKey"] = (),
+        *,
+        listen: str | None = None,
     ) -> Self:
-        """Send it; `listen` is a topic that devices will send lines to. Raises `Denied`, `Unreachable`."""
+        """Send it; `listen` is a topic that devices will send lines to. Raises as `Cloud.ask` does."""
         asked = cls(f"cloud-sim-{token_hex(6)}", collector)
-        command = Command(asked.id, args, now() + timedelta(seconds=expires_s))
+        payload = question.written(asked.id, keys)
         with collector.changed:
             collector.answers[asked.id] = {}
         try:
@@ -37,10 +75,10 @@ class Asked:
                 collector.listen(listen)
             collector.connection.publish(
                 topic,
-                encode_command(command),
+                payload,
                 retain=False,
                 wait_s=PUBACK_S,
-                expiry_s=round(expires_s),
+                expiry_s=round(question.expires_s),
                 reply_to=collector.reply_to,
                 correlation=asked.id.encode(),
             )

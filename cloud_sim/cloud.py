@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
-from cloud_sim.asking import Asked
+from cloud_sim.asking import COMPRESSED_FROM_BYTES, Asked, Question
 from cloud_sim.clock import monotonic, now
 from cloud_sim.collector import Collector
 from cloud_sim.connection import Broker, Misconfigured
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 PUBACK_S = 10.0
-COMPRESSED_FROM_BYTES = 64 * 1024
-"""Smaller targets stay readable for whoever looks at the topic."""
 
 _T = TypeVar("_T")
 
@@ -101,7 +99,7 @@ class Cloud:
     ) -> None:
         """`database` is a file, or `:memory:`. `tell` gets a sentence when something happens that nobody asked for.
 
-        With `keys` everything published is signed by all of them, and of what the broker retains only what is signed
+        With `keys` targets and commands are signed by all of them, and of what the broker retains only what is signed
         by one of them counts: a broker could else slip in apps that the next target would be signed with.
 
         Raises `Misconfigured`.
@@ -232,7 +230,8 @@ class Cloud:
         """Send a command to a device, or to the whole fleet. Its answers are collected until it is closed.
 
         `expires_s`: not carried out later. Of a log that is followed the lines come too, see `Asked.wait`.
-        Raises `Misconfigured` for what can be no device, `Denied`, `Unreachable`.
+        Raises `Misconfigured` for what can be no device and for what would be signed for too long, `Denied`,
+        `Unreachable`.
         """
         args = args or {}
         listen = None
@@ -243,7 +242,8 @@ class Cloud:
         except ValueError as error:
             raise Misconfigured(str(error)) from error
         self._collector.await_learned(self._connect_timeout_s)
-        return Asked.send(self._collector, topic, args, expires_s=expires_s, listen=listen)
+        question = Question(verb, args, self.fleet, device, expires_s)
+        return Asked.send(self._collector, topic, question, self._keys, listen=listen)
 
     def command(
         self, verb: str, args: Mapping[str, Json] | None = None, *, device: str, timeout: float = 10.0

@@ -18,9 +18,10 @@ from cloud_sim.database import Database
 from cloud_sim.hearing import Hearing
 from cloud_sim.numbering import next_version
 from cloud_sim.republishing import Republishing, read
+from device_agent.model.command import Command
 from device_agent.model.errors import Refused
 from device_agent.model.target import Target, Version
-from device_agent.wire.commands import REPORT, Answer, Command, decode_answer, encode_command
+from device_agent.wire.commands import REPORT, Answer, decode_answer, encode_command
 from device_agent.wire.dsse import TrustedKeys
 from device_agent.wire.log import LogMessage, decode_log
 from device_agent.wire.target import read_target

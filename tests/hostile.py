@@ -4,6 +4,7 @@
 """
 
 import gzip
+from base64 import b64encode
 from collections.abc import Iterator
 
 import zstandard
@@ -83,6 +84,13 @@ def _targets(size: int) -> Iterator[tuple[str, bytes]]:
     )
     envelope = '{"payloadType":"application/vnd.device-agent.target.v1+json","signatures":[],"payload":"'
     yield "an envelope", (envelope + "A" * (size - len(envelope) - 10) + '"}').encode()
+    envelope = envelope.replace("target", "command")
+    yield "an envelope of a command", (envelope + "A" * (size - len(envelope) - 10) + '"}').encode()
+    small = b64encode(b'{"schema":1,"args":' + _list(b"[" * 60 + b"]" * 60, 40_000) + b"}").decode()
+    yield "an envelope of a command: nested to the limit", f'{envelope}{small}"}}'.encode()
+    signatures = '{"sig":"' + "A" * 86 + '"}'
+    many = ",".join([signatures] * 5_000)
+    yield "an envelope of a command: signatures", envelope.replace("[]", f"[{many}]").encode() + b'e30="}'
 
 
 _MANY_KEYS = (

@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 
 from cloud_sim.cli.answers import answer_body, heading, paragraphs
-from cloud_sim.cli.options import DONE, FAILED, TOO_LATE, Settings, complain, note, seconds
+from cloud_sim.cli.options import DONE, FAILED, TOO_LATE, Keys, Settings, complain, note, seconds
 from cloud_sim.cli.screen import Screen
 from cloud_sim.cloud import Cloud
 from cloud_sim.connection import Misconfigured
+from cloud_sim.keys import read_signing_keys
 from cloud_sim.roster import OFFLINE
 from device_agent.model.target import Json
 from device_agent.wire.commands import LOGS, OK, RUNNING, SPREAD_S, VERBS, Answer
@@ -39,6 +40,7 @@ def command(
     follow: Annotated[
         float | None, typer.Option(parser=seconds, metavar="TIME", help="logs: and what is written for so long.")
     ] = None,
+    key: Keys = None,
     timeout: Annotated[
         float | None, typer.Option(parser=seconds, metavar="TIME", help="How long to wait.", show_default="15s")
     ] = None,
@@ -61,7 +63,7 @@ def command(
     if follow:
         args["follow_s"] = follow
     screen = Screen(as_json=as_json)
-    with settings.cloud() as cloud:
+    with settings.cloud(keys=read_signing_keys(key or [])) as cloud:
         patience = timeout or PATIENCE_S + (SPREAD_S if to_all else 0.0) + (follow or 0.0)
         if to_all:
             return ask_all(cloud, screen, verb, args, patience)

@@ -12,7 +12,7 @@ from rich.live import Live
 from cloud_sim.cli import keys as keys_commands
 from cloud_sim.cli.ask import PATIENCE_S, ask_all, ask_one, command
 from cloud_sim.cli.doctor import doctor
-from cloud_sim.cli.options import DONE, FAILED, TOO_LATE, Settings, complain, note, seconds, with_settings
+from cloud_sim.cli.options import DONE, FAILED, TOO_LATE, Keys, Settings, complain, note, seconds, with_settings
 from cloud_sim.cli.provision import provision
 from cloud_sim.cli.screen import Screen, summary
 from cloud_sim.cli.simulate import simulate
@@ -71,12 +71,7 @@ def publish(
         typer.Option("--hold/--no-hold", help="With --device: it stays as it runs now, until --no-hold."),
     ] = None,
     release: Annotated[str | None, typer.Option(help="A name for what is published; else the time.")] = None,
-    key: Annotated[
-        list[Path] | None,
-        typer.Option(
-            envvar="CLOUD_SIM_SIGNING_KEY", metavar="FILE", help="Sign with this key; may be given several times."
-        ),
-    ] = None,
+    key: Keys = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Publish nothing: ask the devices what they would do, and show it.")
     ] = False,

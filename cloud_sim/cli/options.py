@@ -43,6 +43,14 @@ def default_database() -> Path:
     return Path(home) / "cloud-sim" / "cloud-sim.sqlite"
 
 
+Keys = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--key", envvar="CLOUD_SIM_SIGNING_KEY", metavar="FILE", help="Sign with this key; may be given several times."
+    ),
+]
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Which fleet, and how its broker is reached."""

@@ -148,7 +148,12 @@ def put_attempt(connection: Connection, attempt: Attempt) -> None:
 
 
 def put_command(connection: Connection, record: CommandRecord) -> None:
-    put(connection, commands, {**asdict(record), "received_at": record.received_at.isoformat()})
+    times = {
+        "received_at": record.received_at.isoformat(),
+        "issued_at": record.issued_at and record.issued_at.isoformat(),
+        "expires_at": record.expires_at and record.expires_at.isoformat(),
+    }
+    put(connection, commands, {**asdict(record), **times})
 
 
 def put_order(connection: Connection, order: Order) -> None:
@@ -209,6 +214,8 @@ def memory(connection: Connection) -> Memory:
                 row.reply_to,
                 row.correlation,
                 row.answer,
+                row.issued_at and datetime.fromisoformat(row.issued_at),
+                row.expires_at and datetime.fromisoformat(row.expires_at),
             )
             for row in sorted(_sealed(connection, commands), key=lambda row: int(row.number))
         ),

@@ -136,6 +136,8 @@ commands = Table(
     Column("reply_to", String, nullable=False),
     Column("correlation", LargeBinary),
     Column("answer", LargeBinary),
+    Column("issued_at", String),
+    Column("expires_at", String),
     Column("seal", LargeBinary, nullable=False),
     sqlite_with_rowid=False,
 )

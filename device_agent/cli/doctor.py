@@ -52,7 +52,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _broker(settings, status)
     yield _disk(settings)
     yield _read("policy", settings.policy_file, lambda: load_policy(settings.policy_file), "the strict policy")
-    yield _read("trusted keys", settings.trusted_keys, lambda: trusted_keys(settings), "targets need no signature")
+    yield _read("trusted keys", settings.trusted_keys, lambda: trusted_keys(settings), "nothing has to be signed")
     yield _read("registry credentials", settings.registry_auth, lambda: registry_auth(settings), "none are sent")
     yield clock(SystemClock().now(), _newest(settings))
 

@@ -12,7 +12,7 @@ from device_agent.core.policy import ENGINE_SOCKETS, Own
 from device_agent.core.wanted import Naming
 from device_agent.model.target import Identity
 from device_agent.runtime.options import Options
-from device_agent.wire.commands import allowed_verbs
+from device_agent.wire.commands import ALLOWED, UNSIGNED, verbs_of
 from device_agent.wire.dsse import TrustedKeys, load_trusted_keys
 from device_agent.wire.payload import Limits
 from device_agent.wire.topics import Topics
@@ -33,7 +33,8 @@ def agent_options(settings: Settings) -> Options:
         trusted=trusted,
         reserve=settings.reserve(),
         will_delay_s=settings.mqtt_will_delay,
-        commands=allowed_verbs(settings.commands, trusted_keys=trusted is not None),
+        commands=ALLOWED if settings.commands is None else verbs_of(settings.commands),
+        unsigned=UNSIGNED if settings.unsigned_commands is None else verbs_of(settings.unsigned_commands),
     )
 
 

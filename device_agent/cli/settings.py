@@ -18,7 +18,7 @@ from device_agent.core.policy import RULES, Policy
 from device_agent.core.room import Reserve
 from device_agent.model import compose_units
 from device_agent.model.compose_units import NotValid
-from device_agent.wire.commands import allowed_verbs
+from device_agent.wire.commands import verbs_of
 from device_agent.wire.topics import check_id, check_root
 
 PREFIX = "DEVICE_AGENT_"
@@ -63,7 +63,9 @@ class Settings(BaseSettings):
     trusted_keys: Path | None = None
     signature_threshold: Annotated[int, Field(ge=1)] = 1
     commands: str | None = None
-    """The verbs that may come over MQTT, with commas between; `all`; `none`. None: what `allowed_verbs` says then."""
+    """The verbs that may come over MQTT, with commas between; `all`; `none`. None: all but `purge`."""
+    unsigned_commands: str | None = None
+    """With trusted keys, those that need no signature. None: `report`, `plan` and `explain`."""
     policy_file: Path | None = None
     registry_auth: Path | None = None
     """A Docker `config.json`, or a folder of them."""
@@ -105,10 +107,11 @@ class Settings(BaseSettings):
         parse_url(value)
         return value
 
-    @field_validator("commands")
+    @field_validator("commands", "unsigned_commands")
     @classmethod
     def _are_verbs(cls, value: str | None) -> str | None:
-        allowed_verbs(value, trusted_keys=False)
+        if value is not None:
+            verbs_of(value)
         return value
 
     @field_validator("topic_root")
@@ -134,6 +137,10 @@ class Settings(BaseSettings):
         self.broker()
         if self.signature_threshold > 1 and self.trusted_keys is None:
             raise ValueError(f"{PREFIX}SIGNATURE_THRESHOLD is above 1, and {PREFIX}TRUSTED_KEYS is not set")
+        if self.unsigned_commands is not None and self.trusted_keys is None:
+            raise ValueError(
+                f"{PREFIX}UNSIGNED_COMMANDS is set, and {PREFIX}TRUSTED_KEYS is not: no command needs a key"
+            )
         return self
 
     def reserve(self) -> Reserve:

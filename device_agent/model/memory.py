@@ -85,13 +85,16 @@ class CommandRecord:
     """Counts them, because a clock may be set back: the lowest is the oldest."""
     verb: str
     request: str
-    """`sha256:…` over the verb and its arguments: the same id with another request is another command."""
+    """`Command.request`: the same id with another request is another command."""
     received_at: datetime
     reply_to: str
     """The topic that its answer goes to."""
     correlation: bytes | None = None
     answer: bytes | None = None
     """The last one, as it is published; None: it was begun, and is not answered yet."""
+    issued_at: datetime | None = None
+    """Of a signed one, with `expires_at`: until then it can be given again, and is remembered. Else both are None."""
+    expires_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,7 @@ def answer(agent: "Agent", verb: str, args: Mapping[str, Json]) -> dict[str, Jso
     """The answer to what is answered at once."""
     handler = HANDLERS.get(verb)
     if handler is None:
-        return unknown(verb)
+        return refusal(unknown(verb))
     try:
         return {"status": "ok", "result": handler(agent, args)}
     except Refused as refused:
@@ -80,8 +80,8 @@ def is_known(verb: str) -> bool:
     return verb in (*HANDLERS, *LATER)
 
 
-def unknown(verb: str) -> dict[str, Json]:
-    return error("unknown", f"there is no command {verb!r}: {', '.join((*HANDLERS, *LATER))}")
+def unknown(verb: str) -> Refused:
+    return Refused("unknown", f"there is no command {verb!r}: {', '.join((*HANDLERS, *LATER))}")
 
 
 def refusal(refused: Refused) -> dict[str, Json]:

@@ -25,6 +25,7 @@ from device_agent.model.report import Ack, Happening, Have
 from device_agent.model.target import DEVICE, FLEET, SCOPES, Json, Target, Version
 from device_agent.ports import Received, Transaction
 from device_agent.runtime.rollout import transition
+from device_agent.wire.dsse import TrustedKeys
 from device_agent.wire.target import check_keys, glimpse, ignored_keys, open_target, read_version
 
 if TYPE_CHECKING:
@@ -245,17 +246,17 @@ class Intake:
     # What a document says, and what it leads to, depends on nothing else: many agents in one process may share it.
 
     def body_of(self, payload: bytes, content_type: str | None) -> Json:
-        """The body of a target. Raises `Refused`.
+        """The body of a target. Raises `Refused`."""
+        return open_target(payload, content_type, self.agent.options.limits, self.trusted())
 
-        Keys are read anew each time: one that was added or removed counts from now on.
-        """
-        options = self.agent.options
+    def trusted(self) -> TrustedKeys | None:
+        """Read anew each time: a key that was added or removed counts from now on. Raises `Refused`."""
+        trusted = self.agent.options.trusted
         try:
-            trusted = options.trusted() if options.trusted else None
+            return trusted() if trusted else None
         except ValueError as error:
             log.error("trusted keys cannot be used", why=str(error))  # noqa: TRY400 - the sentence says it all
             raise Refused("signature", f"no signature can be checked: {error}") from error
-        return open_target(payload, content_type, options.limits, trusted)
 
     def target_of(self, body: Json, payload: bytes, content_type: str | None) -> Target:
         """The target that a body is, its keys unchecked. Raises `Refused`."""

@@ -7,7 +7,7 @@ from device_agent.core.policy import Policy
 from device_agent.core.room import Reserve
 from device_agent.core.wanted import Naming
 from device_agent.model.target import Identity
-from device_agent.wire.commands import allowed_verbs
+from device_agent.wire.commands import ALLOWED, UNSIGNED
 from device_agent.wire.dsse import TrustedKeys
 from device_agent.wire.payload import DEFAULT_LIMITS, Limits
 from device_agent.wire.topics import Topics
@@ -26,5 +26,7 @@ class Options:
     """How long a connection may be broken before the Will tells of it (MQTT 5)."""
     reserve: Reserve = field(default_factory=Reserve)
     """Disk that pulls leave free."""
-    commands: frozenset[str] = field(default_factory=lambda: allowed_verbs(None, trusted_keys=False))
+    commands: frozenset[str] = ALLOWED
     """The verbs that may come over MQTT."""
+    unsigned: frozenset[str] = UNSIGNED
+    """Of them, where keys are trusted, those that need no signature."""

@@ -8,11 +8,13 @@ What changes nothing is not recorded, and written nowhere.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import structlog
 
+from device_agent.core.commands import check_scope, check_time, to_forget
+from device_agent.model.command import Command
 from device_agent.model.errors import Refused, StoreFull
 from device_agent.model.memory import CommandRecord
 from device_agent.model.target import Json
@@ -24,7 +26,6 @@ from device_agent.wire.commands import (
     EFFECTS,
     RUNNING,
     VERBS,
-    Command,
     correlation_id,
     encode_answer,
     read_command,
@@ -34,9 +35,6 @@ from device_agent.wire.commands import (
 if TYPE_CHECKING:
     from device_agent.runtime.agent import Agent
 
-MOST_RECORDS = 256
-OLDEST = timedelta(days=1)
-"""Records are dropped, when a new one comes, beyond so many and after so long. Brokers keep commands for minutes."""
 MOST_EARLY = 64
 """Commands that wait for the first look. More than the broker sends without a PUBACK."""
 LARGEST_ANSWER = 16 * 1024
@@ -97,30 +95,25 @@ class RemoteCommands:
 
     def _judge(self, message: Received, verb: str) -> None:
         """It is answered, whatever it is, and acknowledged."""
-        own = self.agent.options.topics.response
-        reply_to = message.response_topic or own
-        id_ = correlation_id(message.correlation)
-        asked = _Asked(verb, id_, reply_to, message.correlation, self._after_s(message.topic))
+        topics, correlation = self.agent.options.topics, message.correlation
+        reply_to = message.response_topic or topics.response
+        if not topics.may_answer(reply_to):
+            reply_to = topics.response
+        asked = _Asked(verb, correlation_id(correlation), reply_to, correlation, self._after_s(message.topic))
         try:
             command = read_command(
-                message.payload, message.content_type, message.correlation, self.agent.options.limits
+                message.payload, message.content_type, correlation, self.agent.options.limits, self.agent.intake.trusted
             )
+            asked = replace(asked, id=command.id)
+            self._check_origin(command, verb, message.topic)
+            self._check_delivery(message)
+            if command.id not in self.records:
+                self._check(command, verb)
         except Refused as refused:
-            if not self.agent.options.topics.may_answer(reply_to):
-                asked = replace(asked, reply_to=own)
-            self._refuse(message, asked, refusal(refused))
+            self._refuse(message, asked, refused)
             return
-        asked = replace(asked, id=command.id)
-        if not self.agent.options.topics.may_answer(reply_to):
-            words = f"a device answers to {own} and under its fleet's reply/, not to {reply_to}"
-            self._refuse(message, replace(asked, reply_to=own), error("response_topic", words))
-        elif message.retained:
-            words = "a command must not be retained: it would come again and again. Clear it from its topic"
-            self._refuse(message, asked, error("retained", words))
-        elif command.id in self.records:
+        if command.id in self.records:
             self._again(message, asked, command)
-        elif refused_for := self._refused_for(command, verb):
-            self._refuse(message, asked, refused_for)
         elif verb in EFFECTS:
             self._carry_out(message, asked, command)
         else:
@@ -130,27 +123,44 @@ class RemoteCommands:
         topics = self.agent.options.topics
         return spread_s(topics.fleet, topics.device) if topics.is_broadcast(topic) else 0.0
 
-    def _refused_for(self, command: Command, verb: str) -> dict[str, Json] | None:
-        now = self.agent.clock.now()
-        if command.expires_at is not None and command.expires_at <= now:
-            late = (now - command.expires_at).total_seconds()
-            return error("expired", f"it expired {late:.0f} s ago, by this device's clock")
-        if verb not in VERBS or not is_known(verb):
-            return unknown(verb)
-        if verb not in self.agent.options.commands:
-            return error("forbidden", f"this device's DEVICE_AGENT_COMMANDS does not allow {verb} over MQTT")
-        return None
+    def _check_origin(self, command: Command, verb: str, topic: str) -> None:
+        """Raises `Refused`: `scope` or `signature`."""
+        options = self.agent.options
+        if command.signed is not None:
+            device = None if options.topics.is_broadcast(topic) else options.identity.device
+            check_scope(command.signed, verb, options.identity.fleet, device)
+        elif options.trusted is not None and verb not in options.unsigned:
+            words = ", ".join(sorted(options.unsigned)) or "nothing"
+            raise Refused("signature", f"not signed, and keys are configured: unsigned this device takes {words}")
 
-    def _refuse(self, message: Received, asked: _Asked, answer: Mapping[str, Json]) -> None:
-        log.warning("command refused", verb=asked.verb, id=asked.id, error=answer["error"])
-        self._send(asked, self._encoded(asked, answer))
+    def _check_delivery(self, message: Received) -> None:
+        """Raises `Refused`: `response_topic` or `retained`."""
+        topics, wished = self.agent.options.topics, message.response_topic
+        if wished and not topics.may_answer(wished):
+            words = f"a device answers to {topics.response} and under its fleet's reply/, not to {wished}"
+            raise Refused("response_topic", words)
+        if message.retained:
+            words = "a command must not be retained: it would come again and again. Clear it from its topic"
+            raise Refused("retained", words)
+
+    def _check(self, command: Command, verb: str) -> None:
+        """Raises `Refused`: `expired`, `clock`, `unknown` or `forbidden`."""
+        check_time(command, self.records.values(), self.agent.clock.now())
+        if verb not in VERBS or not is_known(verb):
+            raise unknown(verb)
+        if verb not in self.agent.options.commands:
+            raise Refused("forbidden", f"this device's DEVICE_AGENT_COMMANDS does not allow {verb} over MQTT")
+
+    def _refuse(self, message: Received, asked: _Asked, refused: Refused) -> None:
+        log.warning("command refused", verb=asked.verb, id=asked.id, code=refused.code, why=refused.message)
+        self._send(asked, self._encoded(asked, refusal(refused)))
         self._acknowledge(message)
 
     def _again(self, message: Received, asked: _Asked, command: Command) -> None:
         record = self.records[command.id]
         if record.request != command.request(asked.verb):
             words = f"the id {command.id!r} was used for another command ({record.verb}): a new one needs a new id"
-            self._refuse(message, asked, error("conflict", words))
+            self._refuse(message, asked, Refused("conflict", words))
             return
         answer = record.answer or self._encoded(asked, {"status": RUNNING, "result": None})
         self._send(asked, answer)
@@ -176,16 +186,21 @@ class RemoteCommands:
             self.agent.clock.now(),
             asked.reply_to,
             asked.correlation,
+            issued_at=command.signed.issued_at if command.signed else None,
+            expires_at=command.expires_at if command.signed else None,
         )
-        outdated = self._outdated(record.received_at)
         try:
+            outdated = to_forget(self.records.values(), record, self._begun)
             self.agent.journal.commit(
                 *(_drop(id_) for id_ in outdated),
                 _put(record),
             )
+        except Refused as refused:
+            self._refuse(message, asked, refused)
+            return
         except StoreFull as full:
             # Not begun, and not remembered: sent again, it is a new one.
-            self._refuse(message, asked, error("disk_full", f"{full}: free some space and send it again"))
+            self._refuse(message, asked, Refused("disk_full", f"{full}: free some space and send it again"))
             return
         for id_ in outdated:
             del self.records[id_]
@@ -194,11 +209,6 @@ class RemoteCommands:
         self.agent.journal.acknowledge(message.token)
         log.info("command", verb=asked.verb, id=asked.id)
         run(self.agent, asked.verb, command.args, self._record(asked), command.id)
-
-    def _outdated(self, now: datetime) -> list[str]:
-        done = [record for record in self.records.values() if record.id not in self._begun]
-        surplus = len(self.records) + 1 - MOST_RECORDS
-        return [record.id for at, record in enumerate(done) if at < surplus or record.received_at < now - OLDEST]
 
     def _tell(self, asked: _Asked) -> Reply:
         def reply(answer: Mapping[str, Json]) -> None:

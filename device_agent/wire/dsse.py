@@ -1,4 +1,4 @@
-"""DSSE v1 envelopes with Ed25519 signatures around a target's bytes (github.com/secure-systems-lab/dsse).
+"""DSSE v1 envelopes with Ed25519 signatures, around a target or a command (github.com/secure-systems-lab/dsse).
 
 Signed is the pre-authentication encoding of the payload type and the bytes themselves: nothing is canonicalised, and
 the bytes that were verified are the bytes that are read. A `keyid` is a hint at which key to try first, and decides
@@ -20,7 +20,9 @@ from device_agent.model.target import Json
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-PAYLOAD_TYPE = "application/vnd.device-agent.target.v1+json"
+TARGET = "application/vnd.device-agent.target.v1+json"
+COMMAND = "application/vnd.device-agent.command.v1+json"
+"""Payload types. Each is part of what is signed: a signed target is never taken for a command, nor the reverse."""
 
 # Each is tried against each key: this bounds the time that a hostile envelope can cost.
 _SIGNATURES = 16
@@ -74,38 +76,38 @@ def pae(payload_type: str, body: bytes) -> bytes:
     return b" ".join((b"DSSEv1", str(len(name)).encode(), name, str(len(body)).encode(), body))
 
 
-def seal(body: bytes, keys: Iterable["Ed25519PrivateKey"]) -> bytes:
+def seal(body: bytes, keys: Iterable["Ed25519PrivateKey"], payload_type: str = TARGET) -> bytes:
     """An envelope around `body`, signed by each of `keys`."""
-    signed = pae(PAYLOAD_TYPE, body)
+    signed = pae(payload_type, body)
     signatures = [
         {"keyid": keyid(key.public_key()), "sig": base64.b64encode(key.sign(signed)).decode()} for key in keys
     ]
-    envelope = {"payload": base64.b64encode(body).decode(), "payloadType": PAYLOAD_TYPE, "signatures": signatures}
+    envelope = {"payload": base64.b64encode(body).decode(), "payloadType": payload_type, "signatures": signatures}
     return json.dumps(envelope, separators=(",", ":")).encode()
 
 
 def is_envelope(document: Json) -> bool:
-    """Whether it looks like one. A target has none of these keys."""
+    """Whether it looks like one. Targets and commands have none of these keys."""
     return isinstance(document, dict) and not document.keys().isdisjoint(("payload", "payloadType", "signatures"))
 
 
-def open_envelope(document: Json, trusted: TrustedKeys | None) -> bytes:
+def open_envelope(document: Json, trusted: TrustedKeys | None, payload_type: str) -> bytes:
     """The bytes inside. With `trusted` keys, verified before anybody reads them; without, as they are.
 
-    Raises `Refused`: `malformed` (no envelope of a target) or `signature` (too few good ones).
+    Raises `Refused`: `malformed` (no envelope of this type) or `signature` (too few good ones).
     """
     if not isinstance(document, dict):
         raise Refused("malformed", "not an envelope: not an object")
-    payload_type, payload, signatures = (document.get(key) for key in ("payloadType", "payload", "signatures"))
-    if payload_type != PAYLOAD_TYPE:
-        raise Refused("malformed", f"not an envelope of a target: payloadType is not {PAYLOAD_TYPE}")
+    says, payload, signatures = (document.get(key) for key in ("payloadType", "payload", "signatures"))
+    if says != payload_type:
+        raise Refused("malformed", f"not such an envelope: payloadType is not {payload_type}")
     if not isinstance(payload, str) or not isinstance(signatures, list):
         raise Refused("malformed", "not an envelope: payload must be a string and signatures a list")
     body = _base64(payload)
     if body is None:
         raise Refused("malformed", "not an envelope: payload is not base64")
     if trusted is not None:
-        _verify(pae(PAYLOAD_TYPE, body), signatures, trusted)
+        _verify(pae(payload_type, body), signatures, trusted)
     return body
 
 

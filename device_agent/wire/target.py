@@ -58,7 +58,7 @@ def open_target(
     """
     document = payload.read(raw, content_type, limits)
     if dsse.is_envelope(document):
-        document = payload.parse(dsse.open_envelope(document, trusted))
+        document = payload.parse(dsse.open_envelope(document, trusted, dsse.TARGET))
     elif trusted is not None:
         raise Refused("signature", "not signed, and keys are configured")
     if not isinstance(document, dict):

@@ -13,10 +13,13 @@ from typer.testing import CliRunner
 
 from cloud_sim.cli.commands import app
 from cloud_sim.cloud import Cloud
-from cloud_sim.keys import generate
+from cloud_sim.connection import Misconfigured
+from cloud_sim.keys import generate, read_signing_keys
 from device_agent.model.target import Version
-from device_agent.wire.dsse import load_trusted_keys, open_envelope, seal
+from device_agent.wire.commands import read_command
+from device_agent.wire.dsse import TARGET, load_trusted_keys, open_envelope, seal
 from device_agent.wire.payload import inflate
+from device_agent.wire.topics import FleetTopics
 from tests.broker import Mosquitto, Peer, mosquitto
 from tests.builders import payload
 from tests.cloud_device import PlainDevice
@@ -71,7 +74,7 @@ def put(broker: Place, content: bytes) -> None:
 
 def opened(raw: bytes, *keys: Ed25519PrivateKey) -> Any:
     """Its body, when every one of `keys` has signed it."""
-    return json.loads(open_envelope(json.loads(inflate(raw)), trusted(*keys, threshold=len(keys))))
+    return json.loads(open_envelope(json.loads(inflate(raw)), trusted(*keys, threshold=len(keys)), TARGET))
 
 
 def test_what_is_published_is_signed_by_every_key_and_proven_by_digest(broker: Place, tmp_path: Path) -> None:
@@ -179,7 +182,38 @@ def test_publish_signs_anew_when_the_keys_change(broker: Place, tmp_path: Path) 
     assert "nothing has changed" in publish(old).out
     assert "published to the fleet: 1.2" in publish(old, new).out
     both = load_trusted_keys(tmp_path / "keys", 2)
-    assert b'"revision":2' in open_envelope(json.loads(retained(broker)), both)
+    assert b'"revision":2' in open_envelope(json.loads(retained(broker)), both, TARGET)
     # One of the two has signed it already, and more signatures than needed do no harm.
     assert "nothing has changed" in publish(new).out
     assert "was signed, this one is not" in publish().err
+
+
+def test_commands_are_signed_by_every_key(broker: Place, tmp_path: Path) -> None:
+    (tmp_path / "keys").mkdir()
+    keys = [tmp_path / "keys" / name for name in ("a.key", "b.key")]
+    for key in keys:
+        generate(key)
+    topics = FleetTopics("fleet/v1", broker.fleet)
+    to_one, to_all = topics.of("d1").command("stop"), topics.broadcast("plan")
+    with Peer(broker.mosquitto) as peer, PlainDevice(broker.mosquitto, broker.fleet, "d1") as device:
+        device.replies = {"stop": {"status": "ok", "result": {"app": "web"}}}
+        peer.subscribe(to_one)
+        peer.subscribe(to_all)
+        signing = [word for key in keys for word in ("--key", str(key))]
+        assert Ended(broker, tmp_path, "command", "stop", "web", "--device", "d1", *signing).out == "app: web\n"
+        # A large one, as a target inside can be, travels compressed.
+        with Cloud(broker.url, broker.fleet, database=":memory:", keys=read_signing_keys(keys)) as cloud:
+            noise = secrets.token_hex(50_000)
+            cloud.ask("plan", {"target": noise}).close()
+            with pytest.raises(Misconfigured, match="24 h at most"):
+                cloud.ask("stop", {"app": "web"}, device="d1", expires_s=25 * 3600)
+        one, every = (eventually(lambda topic=topic: peer.on(topic), WAIT_S, topic)[0] for topic in (to_one, to_all))
+    both = load_trusted_keys(tmp_path / "keys", 2)
+    stop, plan = (read_command(each.payload, trusted=lambda: both) for each in (one, every))
+    assert stop.signed
+    assert plan.signed
+    assert (stop.signed.verb, stop.signed.fleet, stop.signed.device) == ("stop", broker.fleet, "d1")
+    assert (plan.signed.verb, plan.signed.device) == ("plan", None)
+    assert plan.args == {"target": noise}
+    assert every.payload.startswith(b"\x1f\x8b")
+    assert device.asked == [("stop", {"app": "web"}), ("plan", {"target": noise})]

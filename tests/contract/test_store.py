@@ -559,15 +559,16 @@ def command(id_: str = "c1", number: int = 1, **fields: Any) -> CommandRecord:
 
 def test_commands_are_kept_in_the_order_of_their_numbers(bench: Bench) -> None:
     store = bench.store()
+    signed = {"issued_at": NOW - timedelta(seconds=60), "expires_at": NOW + timedelta(milliseconds=1)}
     with store.transaction() as rows:
         rows.put_command(command("z", 1))
         rows.put_command(command("a", 2, correlation=None))
         rows.put_command(command("m", 3, received_at=NOW - timedelta(days=9000)))
     with store.transaction() as rows:
-        rows.put_command(command("z", 1, answer=b"{}"))
+        rows.put_command(command("z", 1, answer=b"{}", **signed))
         rows.drop_command("a")
         rows.drop_command("never there")
-    expected = (command("z", 1, answer=b"{}"), command("m", 3, received_at=NOW - timedelta(days=9000)))
+    expected = (command("z", 1, answer=b"{}", **signed), command("m", 3, received_at=NOW - timedelta(days=9000)))
     assert store.load().commands == expected
     assert bench.restart().load().commands == expected
 

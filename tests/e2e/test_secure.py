@@ -27,7 +27,7 @@ def broker(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sec
         yield broker
 
 
-def cloud_of(broker: Secured) -> Cloud:
+def cloud_of(broker: Secured, *, signs: bool = True) -> Cloud:
     settings = broker.cloud_settings()
     return Cloud(
         broker.url,
@@ -36,7 +36,7 @@ def cloud_of(broker: Secured) -> Cloud:
         ca_file=Path(settings["CLOUD_SIM_MQTT_CA_FILE"]),
         cert_file=Path(settings["CLOUD_SIM_MQTT_CERT_FILE"]),
         key_file=Path(settings["CLOUD_SIM_MQTT_KEY_FILE"]),
-        keys=read_signing_keys([Path(settings["CLOUD_SIM_SIGNING_KEY"])]),
+        keys=read_signing_keys([Path(settings["CLOUD_SIM_SIGNING_KEY"])] if signs else []),
     )
 
 
@@ -186,14 +186,17 @@ def test_a_password_that_travels_unencrypted_must_be_warned_of(device: Device, t
     device.until(lambda: "the password travels unencrypted" in device.log(), TOLD_S, "it is warned of")
 
 
-def test_commands_must_pass_the_access_lists_and_only_those_that_keys_leave_be_carried_out(device: Device) -> None:
+def test_commands_must_pass_the_access_lists_and_be_signed(device: Device, broker: Secured) -> None:
     device.start()
     device.publish({"web": app(api=service())})
     before = device.identities()
-    report = device.cloud.command("report", device=device.id)
-    assert report.result["apps"]["web"]["services"]["api"]["status"] == "running"
-    assert device.cloud.command("restart", {"app": "web"}, device=device.id).code == "forbidden"
+    with cloud_of(broker, signs=False) as other:
+        report = other.command("report", device=device.id)
+        assert report.result["apps"]["web"]["services"]["api"]["status"] == "running"
+        assert other.command("restart", {"app": "web"}, device=device.id).code == "signature"
     assert device.identities() == before
+    assert device.cloud.command("restart", {"app": "web"}, device=device.id).result["services"] == ["api"]
+    device.until(lambda: device.identities() != before, CONVERGE_S, "it was restarted")
 
 
 def test_an_expired_certificate_must_be_told_and_renewed_without_a_restart(device: Device, broker: Secured) -> None:

@@ -1,4 +1,4 @@
-"""Signed targets, from `cloud-sim keys generate` to a running container, with the real agent."""
+"""Signed targets and commands, from `cloud-sim keys generate` to a running container, with the real agent."""
 
 import json
 import subprocess
@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from cloud_sim.keys import generate
+from cloud_sim.cloud import Cloud
+from cloud_sim.keys import generate, read_signing_keys
+from tests.broker import Mosquitto, Peer
 from tests.e2e.device import CONVERGE_S, Device, Stranger, app, service
+from tests.eventually import eventually
 
 WAIT_S = 20.0
 
@@ -47,8 +50,8 @@ def document(folder: Path, version: int) -> str:
     return str(file)
 
 
-def test_signed_targets_must_run_and_others_must_not_and_keys_must_rotate(
-    device: Device, client: Stranger, keys: Callable[[str], Path], tmp_path: Path
+def test_what_is_signed_must_be_taken_and_nothing_else_and_keys_must_rotate(
+    device: Device, broker: Mosquitto, client: Stranger, keys: Callable[[str], Path], tmp_path: Path
 ) -> None:
     old = keys("old")
     device.settings["TRUSTED_KEYS"] = str(tmp_path / "trusted")
@@ -79,6 +82,26 @@ def test_signed_targets_must_run_and_others_must_not_and_keys_must_rotate(
     assert cloud(device, "publish", document(tmp_path, 1), "--key", str(new)).returncode == 0
     # Nobody who waits needs a key.
     assert cloud(device, "wait", "--timeout", f"{CONVERGE_S}s").returncode == 0
+
+    # Commands likewise; and one that the broker gives again is answered and not carried out.
+    stop = ("stop", {"app": "web"})
+    assert device.cloud.command(*stop, device=device.id).code == "signature"
+    topic = f"fleet/v1/{device.fleet}/down/device/{device.id}/command/stop"
+    with (
+        Peer(broker) as peer,
+        Cloud(device.broker_url, device.fleet, database=":memory:", keys=read_signing_keys([new])) as signer,
+    ):
+        peer.subscribe(topic)
+        peer.subscribe(device.up("response"))
+        assert signer.command(*stop, device=device.id).status == "ok"
+        given = eventually(lambda: peer.on(topic), WAIT_S, "the command")[-1].payload
+        device.until(lambda: not device.runs("web/api"), CONVERGE_S, "it is stopped")
+        assert signer.command("start", {"app": "web"}, device=device.id).status == "ok"
+        device.until(lambda: device.runs("web/api"), CONVERGE_S, "it is started")
+        client.publish(topic, given, retain=False)
+        answer = eventually(lambda: peer.on(device.up("response")), WAIT_S, "an answer")[0].payload
+        assert json.loads(answer)["status"] == "ok"
+    assert device.runs("web/api")
 
     # What was good once is old now, wherever it comes from.
     client.publish(device.fleet_target, json.dumps(signed_by_both).encode())

@@ -48,6 +48,7 @@ GOOD: list[Any] = [
     document({"web": app({"volumes": {"v": {}}, "x-release": {"healthy_for": "1s"}}, api=service(ports=["8080:80"]))}),
     json.loads(dsse.seal(json.dumps(document()).encode(), [ALICE])),
     {"id": "1", "args": {"app": "web"}, "expires_at": "2026-11-22T10:00:00Z"},
+    json.loads(dsse.seal((GOLDEN / "commands" / "command-signed.json").read_bytes(), [ALICE], dsse.COMMAND)),
 ]
 
 
@@ -119,9 +120,14 @@ def test_targets(raw: bytes) -> None:
         refuses(whole_way, raw, keys)
 
 
+def read_signed(raw: bytes) -> None:
+    commands.read_command(raw, None, b"c1", trusted=lambda: trusted(ALICE))
+
+
 @pytest.mark.parametrize(
     "decode",
     [
+        read_signed,
         uplink.decode_session,
         uplink.decode_state,
         uplink.decode_ack,
@@ -138,11 +144,19 @@ def test_every_other_decoder(decode: Callable[[bytes], Any], raw: bytes) -> None
     refuses(decode, raw)
 
 
+@given(spoilt() | bent())
+@settings(max_examples=150, deadline=None)
+def test_what_somebody_with_a_key_signs(inside: Any) -> None:
+    """Nobody reads it before its signature is found good; whatever is in it then, it is refused like any other."""
+    raw = inside if isinstance(inside, bytes) else as_bytes(inside)
+    refuses(read_signed, dsse.seal(raw, [ALICE], dsse.COMMAND))
+
+
 @given(spoilt() | anything)
 @settings(max_examples=200, deadline=None)
 def test_envelopes(value: Any) -> None:
     for keys in (None, trusted(ALICE)):
-        refuses(dsse.open_envelope, value, keys)
+        refuses(dsse.open_envelope, value, keys, dsse.TARGET)
 
 
 @given(st.dictionaries(st.text(max_size=6), spoilt() | anything, max_size=3))

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from cloud_sim.cli.commands import app
 from cloud_sim.connection import Misconfigured
 from cloud_sim.keys import generate, read_signing_keys, show
-from device_agent.wire.dsse import load_trusted_keys, open_envelope, seal
+from device_agent.wire.dsse import TARGET, load_trusted_keys, open_envelope, seal
 from tests.signing import ALICE, public_pem
 
 
@@ -32,7 +32,7 @@ def test_what_is_generated_signs_what_its_public_half_opens(tmp_path: Path) -> N
     assert public == tmp_path / "signing.pem"
     (key,) = read_signing_keys([tmp_path / "signing.key"])
     trusted = load_trusted_keys(tmp_path)
-    assert open_envelope(json.loads(seal(b"{}", [key])), trusted) == b"{}"
+    assert open_envelope(json.loads(seal(b"{}", [key])), trusted, TARGET) == b"{}"
 
 
 def test_only_the_owner_may_read_the_private_half(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from device_agent.model.errors import Refused
 from device_agent.model.target import Version
 from device_agent.model.validate import validate_apps
 from device_agent.wire import commands, uplink
-from device_agent.wire.dsse import PAYLOAD_TYPE, keyid, load_trusted_keys, open_envelope, seal
+from device_agent.wire.dsse import COMMAND, TARGET, keyid, load_trusted_keys, open_envelope, seal
 from device_agent.wire.target import read_target
 from tests.signing import ALICE, MALLORY, public_pem, trusted
 
@@ -43,6 +43,7 @@ def filled(value: dict[str, Any]) -> dict[str, Any]:
 def kind(example: dict[str, Any]) -> str:
     for name, key in (
         ("target", "apps" if "scope" in example else ""),
+        ("signed command", "verb" if "args" in example else ""),
         ("envelope", "payload"),
         ("ack", "verdict"),
         ("event", "event"),
@@ -108,8 +109,9 @@ def shape(value: Any, where: str = "") -> set[str]:
         ("log", ["commands/log.json"]),
         ("answer", ["commands/answer-ok.json", "commands/answer-error.json"]),
         ("command", ["commands/command.json"]),
+        ("signed command", ["commands/command-signed.json"]),
         ("target", ["targets/target.json"]),
-        ("envelope", ["targets/signed.json"]),
+        ("envelope", ["targets/signed.json", "commands/envelope.json"]),
     ],
 )
 def test_an_example_has_the_keys_that_are_really_sent(what: str, files: list[str]) -> None:
@@ -134,18 +136,30 @@ def test_its_signed_target_is_what_this_signs_and_opens() -> None:
     envelope = json.loads((GOLDEN / "targets" / "signed.json").read_text(encoding="utf-8"))
     assert (GOLDEN / "targets" / "signing.pem").read_bytes() == public_pem(ALICE)
     assert json.loads(seal(raw, [ALICE])) == envelope
-    assert open_envelope(envelope, load_trusted_keys(GOLDEN / "targets")) == raw
+    assert open_envelope(envelope, load_trusted_keys(GOLDEN / "targets"), TARGET) == raw
     assert read_target(json.dumps(envelope).encode(), trusted=trusted(ALICE)).version == Version(1, 42)
     with pytest.raises(Refused):
-        open_envelope(envelope, trusted(MALLORY))
-    (shown,) = (example for example in EXAMPLES if kind(example) == "envelope")
-    assert shown["payloadType"] == PAYLOAD_TYPE == envelope["payloadType"]
+        open_envelope(envelope, trusted(MALLORY), TARGET)
+    (shown,) = (example for example in EXAMPLES if example.get("payloadType") == TARGET)
+    assert shown["payloadType"] == envelope["payloadType"]
     assert [each["keyid"] for each in shown["signatures"]] == [keyid(ALICE.public_key())]
     for short, whole in (
         (shown["payload"], envelope["payload"]),
         (shown["signatures"][0]["sig"], envelope["signatures"][0]["sig"]),
     ):
         assert whole.startswith(short.removesuffix("…"))
+
+
+def test_its_signed_command_is_what_this_signs_and_reads() -> None:
+    (shown,) = (example for example in EXAMPLES if example.get("payloadType") == COMMAND)
+    (inside,) = (example for example in EXAMPLES if kind(example) == "signed command")
+    raw = json.dumps(inside, separators=(",", ":")).encode()
+    assert json.loads(seal(raw, [ALICE], COMMAND)) == shown
+    command = commands.read_command(json.dumps(shown).encode(), trusted=lambda: trusted(ALICE))
+    assert command.signed
+    assert (command.id, command.signed.verb, command.signed.device) == ("cloud-7f3a", "stop", "d1")
+    with pytest.raises(Refused):
+        commands.read_command(json.dumps(shown).encode(), trusted=lambda: trusted(MALLORY))
 
 
 def test_every_event_that_is_sent_is_in_its_table() -> None:

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from device_agent.core.commands import MOST_RECORDS
 from device_agent.model.errors import Refused
 from device_agent.model.target import Json
 from device_agent.runtime import commands as handlers
 from device_agent.runtime.answers import EXPIRY_S, MOST
-from device_agent.runtime.remote_commands import MOST_RECORDS
 from device_agent.wire.commands import EFFECTS, VERBS, spread_s
 from tests.builders import IDENTITY, NOW, app, payload, service
 from tests.device import REPLY, TOPICS, Device, PowerCut, settled

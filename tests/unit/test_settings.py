@@ -50,6 +50,7 @@ def test_defaults(environment):
         "trusted_keys": None,
         "signature_threshold": 1,
         "commands": None,
+        "unsigned_commands": None,
         "policy_file": None,
         "registry_auth": None,
         "disk_reserve": "10%",
@@ -74,6 +75,7 @@ GIVEN = {
     "engine_url": ("tcp://localhost:2375", "tcp://localhost:2375"),
     "name_prefix": ("dev1-", "dev1-"),
     "commands": ("report, plan", "report, plan"),
+    "unsigned_commands": ("none", "none"),
     "trusted_keys": ("/keys", Path("/keys")),
     "signature_threshold": ("1", 1),
     "policy_file": ("/p.toml", Path("/p.toml")),
@@ -84,12 +86,14 @@ GIVEN = {
     "log_level": ("debug", "debug"),
     "log_format": ("console", "console"),
 }
+WITH = {"unsigned_commands": {"trusted_keys": "/keys"}}
+"""What makes sense only beside another one."""
 
 
 @pytest.mark.parametrize("name", GIVEN)
 def test_every_setting_is_read_from_the_environment(environment, name):
     text, value = GIVEN[name]
-    assert getattr(load(environment(**{name: text})), name) == value
+    assert getattr(load(environment(**{name: text}, **WITH.get(name, {}))), name) == value
 
 
 @pytest.mark.parametrize("name", GIVEN)
@@ -97,7 +101,7 @@ def test_every_setting_is_read_from_the_file(environment, tmp_path, name):
     text, value = GIVEN[name]
     file = tmp_path / "agent.toml"
     file.write_text(f"{name} = {text if isinstance(value, int) else repr(text)}\n")
-    assert getattr(load(environment(config_file=str(file))), name) == value
+    assert getattr(load(environment(config_file=str(file), **WITH.get(name, {}))), name) == value
 
 
 def test_every_setting_is_tested():
@@ -147,6 +151,8 @@ def test_a_variable_of_the_compose_file_is_none_of_ours(environment):
         ({"topic_root": "a/#"}, "DEVICE_AGENT_TOPIC_ROOT"),
         ({"engine_url": "/var/run/docker.sock"}, "DEVICE_AGENT_ENGINE_URL"),
         ({"commands": "report,dance"}, "DEVICE_AGENT_COMMANDS: 'dance' is not a command: report, plan, "),
+        ({"unsigned_commands": "dance", "trusted_keys": "/keys"}, "DEVICE_AGENT_UNSIGNED_COMMANDS: 'dance' is not"),
+        ({"unsigned_commands": "report"}, "DEVICE_AGENT_UNSIGNED_COMMANDS is set, and DEVICE_AGENT_TRUSTED_KEYS is"),
         ({"name_prefix": "-x"}, "DEVICE_AGENT_NAME_PREFIX"),
         *(({"disk_reserve": text}, "DEVICE_AGENT_DISK_RESERVE: expected a share") for text in ("much", "100%", "-1%")),
         ({"log_level": "loud"}, "DEVICE_AGENT_LOG_LEVEL"),

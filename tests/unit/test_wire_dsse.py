@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from device_agent.model.errors import Refused
 from device_agent.wire.dsse import (
-    PAYLOAD_TYPE,
+    TARGET,
     TrustedKeys,
     is_envelope,
     keyid,
@@ -38,7 +38,7 @@ def sealed(*keys: Ed25519PrivateKey, body: bytes = BODY) -> dict[str, Any]:
 
 def code(envelope: Any, keys: TrustedKeys | None) -> str:
     with pytest.raises(Refused) as refused:
-        open_envelope(envelope, keys)
+        open_envelope(envelope, keys, TARGET)
     return refused.value.code
 
 
@@ -57,13 +57,13 @@ def test_the_keyid_is_the_hash_of_the_der() -> None:
 def test_what_is_sealed_is_opened() -> None:
     envelope = sealed(ALICE)
     assert is_envelope(envelope)
-    assert envelope["payloadType"] == PAYLOAD_TYPE
-    assert open_envelope(envelope, trusted(ALICE, BOB)) == BODY
-    assert open_envelope(envelope, None) == BODY
+    assert envelope["payloadType"] == TARGET
+    assert open_envelope(envelope, trusted(ALICE, BOB), TARGET) == BODY
+    assert open_envelope(envelope, None, TARGET) == BODY
 
 
 def test_without_keys_signatures_are_not_looked_at() -> None:
-    assert open_envelope({**sealed(), "signatures": ["?"]}, None) == BODY
+    assert open_envelope({**sealed(), "signatures": ["?"]}, None, TARGET) == BODY
 
 
 @pytest.mark.parametrize("document", [None, [], "", 1, {}, {"schema": 1, "apps": {}}])
@@ -138,7 +138,7 @@ def test_signatures_that_do_not_count(damage: Callable[[dict[str, Any]], None]) 
 
 def test_a_stranger_does_not_count() -> None:
     assert code(sealed(MALLORY), trusted(ALICE, BOB)) == "signature"
-    assert open_envelope(sealed(MALLORY, ALICE), trusted(ALICE, BOB)) == BODY
+    assert open_envelope(sealed(MALLORY, ALICE), trusted(ALICE, BOB), TARGET) == BODY
 
 
 def test_the_threshold_counts_different_keys() -> None:
@@ -146,8 +146,8 @@ def test_the_threshold_counts_different_keys() -> None:
     assert code(sealed(ALICE), both) == "signature"
     assert code(sealed(ALICE, ALICE, ALICE), both) == "signature"
     assert code(sealed(ALICE, MALLORY), both) == "signature"
-    assert open_envelope(sealed(ALICE, BOB), both) == BODY
-    assert open_envelope(sealed(MALLORY, BOB, ALICE), both) == BODY
+    assert open_envelope(sealed(ALICE, BOB), both, TARGET) == BODY
+    assert open_envelope(sealed(MALLORY, BOB, ALICE), both, TARGET) == BODY
 
 
 def test_one_signature_in_two_spellings_is_one_key() -> None:
@@ -161,7 +161,7 @@ def test_one_signature_in_two_spellings_is_one_key() -> None:
 def test_a_keyid_is_a_hint_only(hint: Any) -> None:
     envelope = sealed(ALICE)
     envelope["signatures"][0]["keyid"] = keyid(BOB.public_key()) if hint == "bob" else hint
-    assert open_envelope(envelope, trusted(ALICE, BOB)) == BODY
+    assert open_envelope(envelope, trusted(ALICE, BOB), TARGET) == BODY
     envelope = sealed(MALLORY)
     envelope["signatures"][0]["keyid"] = keyid(ALICE.public_key())
     assert code(envelope, trusted(ALICE)) == "signature"
@@ -175,7 +175,7 @@ def test_standard_and_url_safe_base64_with_and_without_padding() -> None:
         for holder, key in ((envelope, "payload"), (envelope["signatures"][0], "sig")):
             text = holder[key].replace("+", "-").replace("/", "_")
             holder[key] = text.rstrip("=") if strip else text
-        assert open_envelope(envelope, trusted(ALICE)) == BODY
+        assert open_envelope(envelope, trusted(ALICE), TARGET) == BODY
 
 
 def pem(key: Any) -> bytes:
@@ -188,7 +188,7 @@ def test_keys_are_loaded_from_a_folder(tmp_path: Path) -> None:
     (tmp_path / "bob.pem").write_bytes(pem(BOB))
     (tmp_path / "README").write_text("not a key")
     assert load_trusted_keys(tmp_path, 2).keys.keys() == trusted(ALICE, BOB).keys.keys()
-    assert open_envelope(sealed(BOB), load_trusted_keys(tmp_path)) == BODY
+    assert open_envelope(sealed(BOB), load_trusted_keys(tmp_path), TARGET) == BODY
     with pytest.raises(ValueError, match="threshold 3"):
         load_trusted_keys(tmp_path, 3)
     with pytest.raises(ValueError, match="threshold 0"):

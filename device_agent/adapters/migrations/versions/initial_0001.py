@@ -101,6 +101,8 @@ def upgrade() -> None:
         sa.Column("reply_to", sa.String(), nullable=False),
         sa.Column("correlation", sa.LargeBinary()),
         sa.Column("answer", sa.LargeBinary()),
+        sa.Column("issued_at", sa.String()),
+        sa.Column("expires_at", sa.String()),
         sa.Column("seal", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_commands")),
         sqlite_with_rowid=False,
