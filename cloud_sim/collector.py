@@ -266,6 +266,9 @@ class Collector:
             self.hearing.answered(answer)
         elif waiting is not None:
             waiting[answer.device] = answer
+        elif answer.id is None and self.answers:
+            # MQTT 3.1.1 has no Correlation Data: a device that cannot read a command cannot say which one it was.
+            self._tell(f"{answer.device} could not read a command ({answer.code}): {answer.message}")
 
     def _told_of_a_log(self, message: Arrived) -> None:
         try:

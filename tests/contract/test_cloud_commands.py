@@ -13,9 +13,10 @@ from typer.testing import CliRunner, Result
 from cloud_sim.cli.commands import app
 from cloud_sim.cloud import Cloud
 from cloud_sim.connection import Misconfigured
+from device_agent.wire.commands import encode_answer
 from device_agent.wire.log import LogLine, encode_log
 from tests.broker import Mosquitto, Peer, mosquitto
-from tests.cloud_device import PlainDevice
+from tests.cloud_device import AT, PlainDevice
 from tests.eventually import eventually
 
 pytestmark = pytest.mark.broker
@@ -57,6 +58,20 @@ def test_a_command_is_answered(broker: Mosquitto, version: Any) -> None:
             cloud.command("start", {"app": "web"}, device="d1", timeout=0.2)
         with pytest.raises(Misconfigured):
             cloud.command("stop", device="D 1")
+
+
+def test_a_refusal_that_names_no_command_is_told(broker: Mosquitto) -> None:
+    told: list[str] = []
+    error = {"code": "signature", "message": "0 of 1 signatures by trusted keys", "errors": []}
+    with (
+        Cloud(broker.url, "plant7", database=":memory:", mqtt_version="3.1.1", tell=told.append) as cloud,
+        Peer(broker) as peer,
+        cloud.ask("stop", {"app": "web"}, device="d1"),
+    ):
+        topic = "fleet/v1/plant7/up/d1/response"
+        peer.publish(topic, encode_answer("d1", "stop", None, AT, {"status": "error", "error": error}))
+        eventually(lambda: told, WAIT_S, "it is told")
+    assert told == ["d1 could not read a command (signature): 0 of 1 signatures by trusted keys"]
 
 
 def test_a_command_is_as_the_protocol_shows(broker: Mosquitto) -> None:
