@@ -7,6 +7,9 @@ it is refused, the next lower one is: it would have been taken, had the device b
 A burst is braked: after two acceptances within a second the next target waits for that second to end, and what comes
 meanwhile is one change, too. What is lower than the highest few that wait is acknowledged without being judged.
 
+Where no floor is known, nothing is judged before the first look at the engine: the database may be lost, and then what
+runs tells the floor, and that there is something which an empty target would remove.
+
 What is refused for what it says is judged again when the other scope's target has changed: a device's target may extend
 an app that the fleet's next one brings. So the order in which the two arrive means nothing.
 """
@@ -93,6 +96,8 @@ class Intake:
         self._answered.add(scope)
 
     def tick(self) -> None:
+        if not self._knows_floors:
+            return
         now = self.agent.clock.monotonic()
         if self._settling:
             if self.settle_at is None or (now < self.settle_at and not self._answered >= set(SCOPES)):
@@ -109,8 +114,14 @@ class Intake:
                 self._decide(opened)
 
     def next_due(self) -> float | None:
-        """Monotonic time at which what has arrived is judged; None: it was, or nothing has arrived."""
+        """Monotonic time at which what has arrived is judged; None: it was, or something else is waited for."""
+        if not self._knows_floors:
+            return None
         return self._calm_at if self._waiting else self.settle_at
+
+    @property
+    def _knows_floors(self) -> bool:
+        return bool(self.agent.floors) or self.agent.reconciler.observed is not None
 
     @property
     def _calm_at(self) -> float:

@@ -76,6 +76,34 @@ def test_an_empty_data_folder_touches_nothing_and_the_labels_are_the_floor(devic
     assert restarted(device, tmp_path).agent.floors["fleet"].version == (1, 7)
 
 
+def test_with_an_empty_data_folder_nothing_is_judged_before_the_first_look(device, tmp_path):
+    """The broker may be there before the engine has answered, and give what is old, or empty."""
+    device.publish(WEB, revision=7)
+    device.converge()
+    container = device.containers()["web/api"].id
+    device.cut_power()
+    device.store.close()
+    for file in tmp_path.iterdir():
+        file.unlink()
+    device.broker.retained.clear()
+    device.store = open_store(tmp_path, device.clock)
+    device.world.away = True
+    device.boot()
+    told = len(device.told())
+    device.publish(WEB2, revision=6)
+    device.wait(10)
+    assert len(device.told()) == told
+    assert len(device.broker.unacknowledged) == 1
+    device.world.away = False
+    device.wait(60)
+    assert device.told()[told:] == ["rejected 1.6 stale"]
+    device.publish({}, revision=8)
+    device.wait(10)
+    assert device.told()[-1] == "rejected 1.8 empty"
+    assert device.containers()["web/api"].id == container
+    assert not device.broker.unacknowledged
+
+
 def test_a_quiet_agent_writes_nothing(device, tmp_path):
     device.publish(WEB)
     device.converge()
