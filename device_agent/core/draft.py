@@ -101,6 +101,11 @@ class Draft:
         attempt = self._attempts.waiting(self.app if app is None else app, subject, spec)
         return f"it is {attempt.next_at:%H:%M:%S} ({attempt.code}, attempt {attempt.count})" if attempt else ""
 
+    def failed(self, subject: str, spec: str) -> str:
+        """The code with which it failed last; empty when it did not."""
+        attempt = self._attempts.of(self.app, subject)
+        return attempt.code if attempt and attempt.spec == spec else ""
+
     def add(self, step: Step) -> Ids:
         """Returns its id, for others to wait for."""
         if step.id not in self._steps:

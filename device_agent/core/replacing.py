@@ -26,6 +26,8 @@ from device_agent.core.wanted import WantedApp, WantedService
 from device_agent.model.observed import Container, Status
 from device_agent.model.steps import Connect, Start, Step
 
+MOUNT_FAILED = "mount_failed"
+
 
 @dataclass(slots=True)
 class Replacing:
@@ -51,6 +53,7 @@ class Replacing:
         after = self.foundations(wanted, match)
         if match.winner:
             container = match.winner.name
+            after |= self._fill_again(wanted, match.winner, match.shared, after, until)
         else:
             container, created = self.create(wanted, match, after, until)
             after |= created
@@ -91,6 +94,19 @@ class Replacing:
             connect = Step(Connect(create.name, endpoint), wanted.name, match.spec or "", cause, created, until)
             connected |= self.steps.add(connect)
         return create.name, created | connected
+
+    def _fill_again(
+        self, wanted: WantedService, container: Container, shared: tuple[str, ...], after: Ids, until: str
+    ) -> Ids:
+        """Where it never ran, or its mounts failed: its configs and secrets may not have reached the disk."""
+        doubtful = container.status is Status.CREATED or self.steps.failed(wanted.name, container.spec) == MOUNT_FAILED
+        if not (wanted.service.files and doubtful):
+            return NONE
+        # Its tag may be gone.
+        fill = replace(
+            self.wanted.fill(self.wanted.create(wanted, container.image_id, shared)), image=container.image_id
+        )
+        return self.steps.add(Step(fill, wanted.name, container.spec, "its configs and secrets", after, until))
 
     def fall_back(self, wanted: WantedService, match: Match, until: str) -> bool:
         """Rule 2: while the wanted one cannot run, the one it is to replace does. Says whether it is being started."""

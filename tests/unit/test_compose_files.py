@@ -21,6 +21,7 @@ from device_agent.model.target import Json
 from device_agent.model.validate import validate_apps
 from tests.builders import app as small_app
 from tests.builders import (
+    attempt,
     document,
     everything,
     exited,
@@ -184,12 +185,27 @@ def test_once_more_after_a_crash_before_the_creation():
 def test_not_for_a_container_that_is_there():
     of = wanted(with_secret())
     volume = filled(of)
-    for there in (
-        running(of, "api"),
-        exited(of, "api"),
-        running(of, "api", status=Status.CREATED),
+    ended = exited(of, "api")
+    for there, failures in (
+        (running(of, "api"), ()),
+        (ended, ()),
+        (ended, (attempt("api", ended.spec, code="port_in_use"),)),
+        (ended, (attempt("api", "another", code="mount_failed"),)),
     ):
-        assert "volume" not in printed(plan(of, world(of, there, volumes=(volume,))))
+        assert "volume" not in printed(plan(of, world(of, there, volumes=(volume,)), *failures))
+
+
+@pytest.mark.parametrize(("status", "code"), [(Status.CREATED, "port_in_use"), (Status.EXITED, "mount_failed")])
+@pytest.mark.parametrize("absent", [(), ("api:1",)])
+def test_once_more_for_one_that_never_ran_or_whose_mounts_failed(status, code, absent):
+    of = wanted(with_secret())
+    volume = filled(of)
+    there = running(of, "api", status=status)
+    failure = attempt("api", there.spec, code=code)
+    made = plan(of, world(of, there, volumes=(volume,), absent=absent), failure)
+    fill = next(step.action for step in made.steps if isinstance(step.action, Fill))
+    assert (fill.volume.name, fill.image) == (volume.name, there.image_id)
+    assert "fill volume web-api-*-files with 1 file" in waits_for(made, "start web-api-*")
 
 
 def test_another_content_is_another_container():
