@@ -42,9 +42,9 @@ class Activity:
     """The release that was rolled back, or for which the app is held."""
 
 
-def settled(wanted: WantedApp, observed: Observed, plan: Plan) -> bool:
+def settled(wanted: WantedApp, observed: Observed, plan: Plan, attempts: Attempts) -> bool:
     """No step is left to do and every service is good."""
-    return only_leftovers(plan, wanted) and not plan.blocked and all_good(wanted, observed)
+    return only_leftovers(plan, wanted, attempts) and not plan.blocked and all_good(wanted, observed)
 
 
 def all_good(wanted: WantedApp, observed: Observed) -> bool:
@@ -53,22 +53,23 @@ def all_good(wanted: WantedApp, observed: Observed) -> bool:
     return all(as_asked(wanted.services[name], match.winner) for name, match in matches.items())
 
 
-def only_leftovers(plan: Plan, wanted: WantedApp | None) -> bool:
+def only_leftovers(plan: Plan, wanted: WantedApp | None, attempts: Attempts) -> bool:
     """Whether all there is to do holds nothing up.
 
     That is to remove networks that could not be removed (an engine can lose count of a network's users; Docker 20.10
     does), and to look again for an image that is here, because its time has come.
     """
     used = {network.name for network in wanted.networks.values()} if wanted else set()
-    return all(_is_leftover(step, used) for step in plan.steps)
+    return all(_is_leftover(step, used, attempts.of(plan.app, step.subject)) for step in plan.steps)
 
 
-def _is_leftover(step: Step, used: Collection[str]) -> bool:
+def _is_leftover(step: Step, used: Collection[str], failed: Attempt | None) -> bool:
+    tried = failed is not None and failed.spec == step.spec
     match step.action:
         case RemoveNetwork():
-            return bool(step.until) and step.action.name not in used
+            return tried and step.action.name not in used
         case RemoveVolume():
-            return bool(step.until)
+            return tried or bool(step.until)
         case Pull():
             return step.action.policy == "refresh"
     return False
@@ -118,7 +119,7 @@ def report_app(
 def _phase(wanted: WantedApp, observed: Observed, activity: Activity) -> str:
     if activity.held or activity.hold:
         return "held"
-    done = settled(wanted, observed, activity.plan)
+    done = settled(wanted, observed, activity.plan, activity.attempts)
     if activity.bad:
         return "settled" if done else "rolling_back"
     if any(isinstance(step.action, Pull) and step.action.policy != "refresh" for step in activity.plan.steps):

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from device_agent.core.status import (
     Activity,
-    only_leftovers,
     orphan_volumes,
     report_adopted,
     report_app,
@@ -76,10 +75,9 @@ class CurrentState:
             reconciler.observed is not None
             and not reconciler.away
             and not self.agent.holds.held
-            and not reconciler.acting.runs
             and not any(self._failed_release(name) for name in reconciler.wanted.apps)
             and all(app.phase == "settled" for name, app in apps.items() if name in reconciler.wanted.apps)
-            and all(only_leftovers(plan, reconciler.wanted.apps.get(app)) for app, plan in reconciler.plans.items())
+            and all(reconciler.only_leftovers(app) for app in reconciler.plans)
         )
 
     def activity(self, plan: Plan) -> Activity:

@@ -76,6 +76,8 @@ class Holds:
         self.held[app], self._changes[app] = why, change
         if why.cause == LOCK:
             self._ask_at.setdefault(app, self.agent.clock.monotonic() + LOCK_ASKED_S)
+        else:
+            self._ask_at.pop(app, None)
         if change.begun:
             locked = frozenset(c.id for c in change.stops if c.id in self._locks)
             # The locked ones are asked at their time: asked with the others they would forbid what they do not hold.

@@ -54,9 +54,9 @@ class Progress:
             return
         if wanted is None:
             going = any(container.app == app for container in observed.containers)
-            gone = only_leftovers(plan, None) and not going
+            gone = only_leftovers(plan, None, self.agent.reconciler.retries.attempts()) and not going
             self.agent.journal.tell_all(self._gone(app) if gone else self.agent.rollout.begun(app))
-        elif isinstance(verdict, Passed) and settled(wanted, observed, plan):
+        elif isinstance(verdict, Passed) and settled(wanted, observed, plan, self.agent.reconciler.retries.attempts()):
             self._settle(wanted, observed)
         else:
             self._tell_unsettled(wanted, observed, plan)

@@ -176,7 +176,8 @@ class Reconciler:
         self.retries.drop(over(self.retries.attempts(), plans, busy, apps, event.observed))
         needed = {s.action.image for plan in self.plans.values() for s in plan.steps if isinstance(s.action, Pull)}
         self.pulls.cancel_all_but(needed)
-        if any(plan.blocked or plan.steps for plan in self.plans.values()) and not self.acting.runs:
+        unsettled = any(plan.blocked or not self.only_leftovers(app) for app, plan in self.plans.items())
+        if unsettled and not self.acting.runs:
             self.wake(UNSETTLED_S)
         now = self.clock.now()
         refresh_at = next_refresh(self.running.values(), self.images.pulled, now)
@@ -207,8 +208,11 @@ class Reconciler:
     def at_rest(self) -> bool:
         """Whether everything that is to run has proved good, and nothing is under way."""
         busy = self.acting.runs or self.pulls.under_way or self.gated
-        left = (only_leftovers(plan, self.running.get(app)) for app, plan in self.plans.items())
-        return self.may_conclude and not busy and all(left)
+        return self.may_conclude and not busy and all(map(self.only_leftovers, self.plans))
+
+    def only_leftovers(self, app: str) -> bool:
+        """Whether all that there is to do for an app, or is being done, holds nothing up."""
+        return only_leftovers(self.plans[app], self.running.get(app), self.retries.attempts())
 
     def _plan(self, app: str, look: int) -> bool:
         if app in self.acting.runs or self._outdated.get(app, 0) >= look:

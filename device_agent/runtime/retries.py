@@ -12,6 +12,9 @@ from device_agent.model.memory import Attempt
 from device_agent.ports import Clock
 from device_agent.runtime.execute import delay_s
 
+ALIKE = 10
+"""From so many failures on a further one makes no difference to the next: it waits as long as ever."""
+
 log = structlog.get_logger()
 
 
@@ -39,7 +42,9 @@ class Retries:
         next_at = now + timedelta(seconds=wait_s)
         attempt = Attempt(app, subject, spec, count, error.code, error.message, next_at, now)
         self.rows[app, subject] = attempt
-        self.keep(attempt)
+        if before is None or (before.spec, before.code) != (spec, error.code) or before.count < ALIKE:
+            # What cannot be done would otherwise be written for ever. After a restart it is tried at once.
+            self.keep(attempt)
         log.warning(
             "attempt",
             app=app or None,

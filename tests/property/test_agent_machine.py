@@ -1,11 +1,14 @@
 """The real agent through whatever an unfriendly world does to it, over fakes.
 
 Invariants hold after every rule; `calm` is the settling rule: once all causes are gone, the device reaches the newest
-target, everything it had to tell has been told, and nothing was lost on the way.
+target, everything it had to tell has been told, and nothing was lost on the way. A target that can never prove good is
+rolled back to what last did, and a newer one is taken.
 """
 
 import json
 from contextlib import suppress
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from hypothesis import settings
@@ -14,17 +17,22 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from cloud_sim.engine_parts import Behaviour
 from device_agent.model.errors import EngineError, Kind
-from device_agent.model.observed import UPDATE_LOCK
+from device_agent.model.observed import UPDATE_LOCK, Health
 from tests.builders import app, everything, payload, service, target
 from tests.device import OWNER, TOPICS, Device, PowerCut
 from tests.property.strategies import shortcomings
 
 CHECK = {"test": ["CMD", "true"]}
+BESIDE = {"x-update": {"strategy": "start-first"}}
 
 
 def patient(sections: dict[str, Any] | None = None, **services: Any) -> Any:
     """Here containers are killed while releases prove good, which would roll them back: these are tried on."""
     return app({"x-release": {"on_failure": "retry"}, **(sections or {})}, **services)
+
+
+def rolled_back(**services: Any) -> Any:
+    return app({"x-release": {"on_failure": "rollback", "healthy_for": "5s"}}, **services)
 
 
 BASE = patient(only=service("base:1"))
@@ -49,9 +57,25 @@ WEBS = (
         db=service("db:1", depends_on={"api": {"condition": "service_started", "restart": True}}),
     ),
 )
-FLEET_APPS = ({"base": BASE}, *({"base": BASE, "web": web} for web in WEBS))
+BESIDES = (
+    patient(api=service("api:1", healthcheck=CHECK, networks=["default"], **BESIDE)),
+    patient(
+        api=service("api:2", **BESIDE),
+        db=service("db:1", depends_on={"api": {"condition": "service_started", "restart": True}}, **BESIDE),
+    ),
+)
+BAD = (
+    rolled_back(api=service("sick:1", healthcheck=CHECK), db=service("db:1", depends_on=["api"])),
+    rolled_back(api=service("ends:1", **BESIDE), db=service("db:1", networks=["default"])),
+)
+"""Their images are never good: see `begin`."""
+FLEET_APPS = ({"base": BASE}, *({"base": BASE, "web": web} for web in (*WEBS, *BESIDES, *BAD)))
 DEVICE_APPS: tuple[dict[str, Any], ...] = ({}, {"web": None}, {"own": patient(api=service("api:1"))}, {"web": WEBS[1]})
 JUNK = (b"", b"{", b'{"schema": 9}', payload({"base": app(only=service(build="."))}, revision=10_000))
+
+
+def _never_good(one: Any) -> bool:
+    return any(made.service.image in ("sick:1", "ends:1") for made in one.services.values())
 
 
 class AgentMachine(RuleBasedStateMachine):
@@ -62,6 +86,8 @@ class AgentMachine(RuleBasedStateMachine):
         for image in ("api:1", "api:2", "db:1"):
             self.device.world.offer_image(image)
         self.device.world.offer_image("job:1", behaviour=Behaviour(exit_code=0))
+        self.device.world.offer_image("sick:1", behaviour=Behaviour(health=Health.UNHEALTHY))
+        self.device.world.offer_image("ends:1", behaviour=Behaviour(exit_code=3))
         self.newest: dict[str, tuple[int, Any]] = {}
         self.revision = 0
         self.held = False
@@ -236,9 +262,13 @@ class AgentMachine(RuleBasedStateMachine):
 
     @invariant()
     def one_container_of_a_service_runs(self):
+        """Or two: what was made to prove good beside the one that runs. Once all is calm there is one."""
         if hasattr(self, "device"):
-            up = [f"{c.app}/{c.service}" for c in self.device.world.containers.values() if c.owned_by(OWNER) and c.up]
-            assert len(up) == len(set(up)), up
+            up = [c for c in self.device.world.containers.values() if c.owned_by(OWNER) and c.up]
+            of_service = attrgetter("app", "service")
+            for which, containers in groupby(sorted(up, key=of_service), of_service):
+                *_, strategy = strategies = [c.made.service.update.strategy for c in containers]
+                assert len(strategies) <= (2 if strategy == "start-first" else 1), which
 
     @invariant()
     def revisions_never_go_back(self):
@@ -290,13 +320,11 @@ class AgentMachine(RuleBasedStateMachine):
         device.wait(60)
         for app_name in tuple(device.agent.reconciler.running):
             device.ask("start", app=app_name)
+        if any(_never_good(one) for one in self._wanted().apps.values()):
+            self._rolls_back()
+            self.publish_fleet(FLEET_APPS[1])
         device.converge(most_s=7200)
-        wanted = everything(
-            *(
-                target(apps, revision=revision, **({"device": "d1"} if scope == "device" else {}))
-                for scope, (revision, apps) in sorted(self.newest.items(), reverse=True)
-            )
-        )
+        wanted = self._wanted()
         for one in wanted.apps.values():
             assert shortcomings(one, device.world) == []
         own = {c.app for c in device.world.containers.values() if c.owned_by(OWNER)}
@@ -308,6 +336,30 @@ class AgentMachine(RuleBasedStateMachine):
             json.loads(sent.payload)["seq"] for topic in (TOPICS.ack, TOPICS.event) for sent in device.broker.on(topic)
         }
         assert numbers == set(range(min(numbers), max(numbers) + 1))
+
+    def _wanted(self):
+        return everything(
+            *(
+                target(apps, revision=revision, **({"device": "d1"} if scope == "device" else {}))
+                for scope, (revision, apps) in sorted(self.newest.items(), reverse=True)
+            )
+        )
+
+    def _rolls_back(self):
+        """To what `web` last settled with, if that was any good: one that an operator has stopped settles so."""
+        device, wanted = self.device, self._wanted().apps["web"]
+        good = device.agent.releases.last_good("web")
+        if good is None or _never_good(good):
+            return
+        waited = 0
+        while device.store.rows.targets["fleet"].ended is None:
+            assert waited < 7200, f"not rolled back: {device.agent.current.read()}"
+            device.wait(5)
+            waited += 5
+        assert device.store.rows.targets["fleet"].ended == "rolled_back"
+        assert device.store.rows.bad["web"].digest == wanted.digest
+        device.wait(60)
+        assert shortcomings(good, device.world) == []
 
     def teardown(self):
         if hasattr(self, "device"):

@@ -371,6 +371,23 @@ def test_a_release_waits_while_a_container_holds_its_lock() -> None:
     assert told(device, 2)[-1] == "applied 1.2"
 
 
+def test_once_its_window_is_closed_nobody_is_asked_for_locks() -> None:
+    device = holding()
+    device.clock.time = at("2026-11-23 03:59:00")
+    container = lock(device)
+    device.publish(windowed(V2, *NIGHT), revision=2)
+    device.wait(45)
+    assert reason(device)["code"] == "lock"
+    device.wait(60)
+    assert reason(device)["code"] == "window"
+    device.fuse.reset()
+    device.wait(3600)
+    assert "has_file" not in device.fuse.calls
+    container.paths.clear()
+    device.wait(24 * 3600)
+    assert images_of(device) == NEW_IMAGES
+
+
 def test_nothing_of_an_app_is_stopped_while_one_of_its_containers_is_locked() -> None:
     device = holding()
     lock(device, "db")
@@ -644,6 +661,20 @@ def test_what_a_hold_finds_begun_is_finished() -> None:
     assert images_of_ups(device) == NEW_IMAGES
     hold(device, 1)
     assert told(device, 2)[-1] == "applied 1.2"
+
+
+def test_a_release_in_its_gate_that_is_overtaken_by_one_that_is_held_gives_way_to_what_last_settled() -> None:
+    device = holding()
+    before = {name: c.id for name, c in device.containers().items()}
+    device.publish(V2, revision=2)
+    device.wait(5)
+    assert images_of_ups(device) == NEW_IMAGES
+    device.publish({}, device="d1", revision=1, hold=True)
+    device.publish({"web": app(api=service("api:1", command="other"), db=service("db:2", command="other"))}, revision=3)
+    device.wait(60)
+    assert {name: c.id for name, c in device.containers().items()} == before
+    assert device.ups() == {"web/api", "web/db"}
+    assert (told(device, 2)[-1], told(device, 3)[-1]) == ("superseded 1.2", "held 1.3 web")
 
 
 # Words.

@@ -132,8 +132,8 @@ def test_what_runs_as_wanted_runs_on():
 
 def test_an_overdue_refresh_keeps_nothing_from_being_settled_and_a_new_revision_does():
     daily, always = one(pull_policy="daily"), one(pull_policy="always")
-    assert only_leftovers(planned(daily, world(daily, running(daily, "api"))), daily)
-    assert not only_leftovers(planned(always, world(always, running(always, "api"))), always)
+    assert only_leftovers(planned(daily, world(daily, running(daily, "api"))), daily, attempts())
+    assert not only_leftovers(planned(always, world(always, running(always, "api"))), always, attempts())
 
 
 def test_the_running_service_tells_that_it_could_not_be_had_anew():

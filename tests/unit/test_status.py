@@ -142,7 +142,7 @@ def test_what_is_in_the_way_is_the_apps_reason():
 
 
 def is_settled(of, observed) -> bool:
-    return settled(of, observed, plan(of, observed))
+    return settled(of, observed, plan(of, observed), attempts())
 
 
 @pytest.mark.parametrize(
