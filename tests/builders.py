@@ -162,11 +162,16 @@ def attempts(*rows: Attempt, now: datetime = NOW) -> Attempts:
 
 
 def plan(
-    of: WantedApp, observed: Observed, *failures: Attempt, settled: WantedApp | None = None, now: datetime = NOW
+    of: WantedApp,
+    observed: Observed,
+    *failures: Attempt,
+    settled: WantedApp | None = None,
+    now: datetime = NOW,
+    gated: bool = False,
 ) -> Plan:
-    """`settled`: the app as it last settled."""
+    """`settled`: the app as it last settled. `gated`: its release has not passed its gate."""
     specs = {name: running(settled, name).spec for name in settled.services} if settled else {}
-    return plan_app(of, observed, attempts(*failures, now=now), specs)
+    return plan_app(of, observed, attempts(*failures, now=now), specs, gated=gated)
 
 
 def removal(name: str, observed: Observed, *failures: Attempt) -> Plan:

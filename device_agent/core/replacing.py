@@ -130,9 +130,9 @@ class Replacing:
         """Stop what runs in its place, start it, and remove what it replaced."""
         spec = match.spec or ""
         after, until = foundations[0] | dependencies[0], foundations[1] or dependencies[1]
-        stops = NONE
+        stops, beside = NONE, self._beside(wanted, match)
         for other in match.others:
-            if other.up and not _starts_first(wanted):
+            if other.up and other is not beside:
                 cause = f"to be replaced by {container}"
                 stop = Step(stop_of(self.wanted, other), wanted.name, spec, cause, after, until)
                 if stop.id not in self.steps:
@@ -158,21 +158,30 @@ class Replacing:
     def retire_others(
         self, wanted: WantedService, match: Match, winner: Container, until: str, *, proved: bool
     ) -> None:
+        runs_on = self._beside(wanted, match, proved=proved)
         for other in match.others:
             cause = f"replaced by {winner.name}"
             after = NONE
             if other.up:
-                stop, beside = stop_of(self.wanted, other), until if _starts_first(wanted) else ""
+                stop, beside = stop_of(self.wanted, other), until if other is runs_on else ""
                 after = self.steps.add(Step(stop, previous_subject(wanted.name), ANY_OF_THEM, cause, until=beside))
                 if beside and proved:
                     # Who takes a port of it need not wait for a gate that waits for that one.
                     self.own_waits.update(dict.fromkeys(after, (NONE, "")))
             remove_previous(self.steps, other, cause, after, until)
 
+    def _beside(self, wanted: WantedService, match: Match, *, proved: bool = False) -> Container | None:
+        """With `start-first`: the one that runs on beside what is wanted. Of several that which last proved good.
 
-def _starts_first(wanted: WantedService) -> bool:
-    """The new container runs beside the old one until its release has passed its gate."""
-    return wanted.service.update.strategy == "start-first"
+        What a newer release has overtaken in its gate is not kept beside what settled before it.
+        """
+        if wanted.service.update.strategy != "start-first":
+            return None
+        ups, settled = [other for other in match.others if other.up], self.settled.get(wanted.name)
+        good = [other for other in ups if other.spec == settled]
+        if proved and match.spec == settled:
+            return good[0] if good else None
+        return next(iter((*good, *ups)), None)
 
 
 def _why_created(wanted: WantedService, match: Match) -> str:
