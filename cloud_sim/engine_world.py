@@ -6,6 +6,7 @@ Nothing happens by itself: a process ends and a check reports when it is started
 
 import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from threading import RLock
@@ -155,7 +156,8 @@ class World:
                     container.ports = frozenset()
                 by_policy = policy == "always" or (policy == "unless-stopped" and not container.stopped_by_hand)
                 if by_policy and (ran or container.stopped_by_hand):
-                    self.start(container)
+                    with suppress(EngineError):  # it stays as it is where it cannot be started
+                        self.start(container)
 
     def add_foreign(
         self, name: str, *, ports: tuple[Port, ...] = (), labels: Mapping[str, str] | None = None, running: bool = True

@@ -3,6 +3,9 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from device_agent.core.draft import grace_s
+from device_agent.core.following import will_follow
+from device_agent.core.matching import match_services
 from device_agent.core.room import MIB, TAKES
 from device_agent.core.wanted import WantedApp
 from device_agent.model.host import Disk
@@ -59,7 +62,7 @@ def pulls(plans: Iterable[Plan]) -> tuple[Pull, ...]:
 
 
 def interruptions(plan: Plan, wanted: WantedApp | None, observed: Observed) -> Iterator[Interruption]:
-    """Of each service that runs, and that the plan stops or replaces."""
+    """Of each service that runs, and that the plan stops or replaces, or that is restarted for it."""
     ups: dict[str, set[str]] = {}
     for container in observed.containers:
         if container.app == plan.app and container.up:
@@ -75,6 +78,21 @@ def interruptions(plan: Plan, wanted: WantedApp | None, observed: Observed) -> I
                 yield Interruption(f"{plan.app}/{name}", strategy, down=False, message="replaced without downtime")
         elif name in ups:
             yield _interruption(plan, name, strategy, starts)
+    if wanted:
+        yield from _followers(plan, wanted, observed)
+
+
+def _followers(plan: Plan, wanted: WantedApp, observed: Observed) -> Iterator[Interruption]:
+    """Who is started again by a later plan, because of what this one replaces."""
+    told = {step.subject for step in plan.steps if isinstance(step.action, Stop | Start)}
+    for name, other in will_follow(wanted, match_services(wanted, observed)).items():
+        if name not in told:
+            message = (
+                f"restarted once {other}, on which it depends with restart, has been replaced: down from its stop "
+                f"(at most {grace_s(wanted, name):g} s) until it has started again"
+            )
+            strategy = wanted.services[name].service.update.strategy
+            yield Interruption(f"{plan.app}/{name}", strategy, down=True, message=message)
 
 
 def _interruption(plan: Plan, name: str, strategy: str | None, starts: set[str]) -> Interruption:

@@ -156,10 +156,13 @@ def _remove_container(draft: Draft, container: Container, cause: str, after: Ids
     return stopped
 
 
-def remove_previous(draft: Draft, container: Container, cause: str, after: Ids = NONE, until: str = "") -> Ids:
+def remove_previous(
+    draft: Draft, container: Container, cause: str, after: Ids = NONE, until: str = "", *, follows: bool = False
+) -> Ids:
     """What is not, or no more, the container that its service wants."""
     action = Remove(container.name, container.id)
-    return draft.add(Step(action, previous_subject(container.service), ANY_OF_THEM, cause, after, until))
+    step = Step(action, previous_subject(container.service), ANY_OF_THEM, cause, after, until)
+    return draft.add(replace(step, follows=follows))
 
 
 def remove_networks(draft: Draft, networks: Iterable[Network], containers: Iterable[Container]) -> None:

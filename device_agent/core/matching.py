@@ -65,6 +65,12 @@ def satisfied(dependency: Dependency, match: Match) -> bool:
     return container.up or container.completed
 
 
+def is_moved(wanted: WantedService, match: Match) -> bool:
+    """Whether what ran was made from the same reference, which shows another image now."""
+    made = {c.image_id for c in match.others if c.image == wanted.image}
+    return match.winner is None and match.image_id is not None and bool(made) and match.image_id not in made
+
+
 def match_services(wanted: WantedApp, observed: Observed) -> dict[str, Match]:
     """By service, in dependency order."""
     matches: dict[str, Match] = {}

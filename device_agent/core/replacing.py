@@ -162,13 +162,16 @@ class Replacing:
         for other in match.others:
             cause = f"replaced by {winner.name}"
             after = NONE
+            # Of a second one that is as wanted somebody else is the cause: it replaces nothing.
+            follows = other.spec != winner.spec or bool(changed(wanted.service, other))
             if other.up:
                 stop, beside = stop_of(self.wanted, other), until if other is runs_on else ""
-                after = self.steps.add(Step(stop, previous_subject(wanted.name), ANY_OF_THEM, cause, until=beside))
+                step = Step(stop, previous_subject(wanted.name), ANY_OF_THEM, cause, until=beside)
+                after = self.steps.add(replace(step, follows=follows))
                 if beside and proved:
                     # Who takes a port of it need not wait for a gate that waits for that one.
                     self.own_waits.update(dict.fromkeys(after, (NONE, "")))
-            remove_previous(self.steps, other, cause, after, until)
+            remove_previous(self.steps, other, cause, after, until, follows=follows)
 
     def _beside(self, wanted: WantedService, match: Match, *, proved: bool = False) -> Container | None:
         """With `start-first`: the one that runs on beside what is wanted. Of several that which last proved good.

@@ -102,5 +102,8 @@ def _check_mounts(place: Place, services: Mapping[str, Service]) -> None:
 
 
 def _with_needs(service: Service) -> Service:
-    implied = {other: Dependency() for _, other in needs(service) if other not in service.depends_on}
+    # As Compose has it: with all but the mounts of another, what knows the other is restarted once that is replaced.
+    known = {other for key, other in needs(service) if key != "volumes_from"}
+    others = {other for _, other in needs(service) if other not in service.depends_on}
+    implied = {other: Dependency(restart=other in known) for other in sorted(others)}
     return service.model_copy(update={"depends_on": {**service.depends_on, **implied}}) if implied else service

@@ -238,7 +238,7 @@ class Step:
     again: bool = False
     """Starts what has ended by itself: counts as an attempt even when the engine says yes."""
     follows: bool = False
-    """Of a restart after what it depends on was replaced: nothing is wrong with the service itself."""
+    """Of a restart for what it depends on, and of the end of a replacement: by itself nothing is wrong."""
 
     @property
     def id(self) -> str:

@@ -16,7 +16,7 @@ from device_agent.model.observed import Observed
 from device_agent.model.report import Ack
 from device_agent.model.steps import CreateVolume, Plan, Pull, Step
 from device_agent.model.target import SCOPES
-from device_agent.runtime.rollout import drift, recreated
+from device_agent.runtime.rollout import recreated, repair
 
 if TYPE_CHECKING:
     from device_agent.runtime.agent import Agent
@@ -30,7 +30,7 @@ class Progress:
     overtaken: set[str] = field(default_factory=set)
     """Apps whose fresh plan is for what is no longer to run."""
     _drifts: dict[tuple[str, str], str] = field(default_factory=dict)
-    """(App, subject) of a repair that was told and has failed since → its cause."""
+    """(App, subject) of a repair that was told and is not done, or has failed since → its cause."""
 
     def planned(self, app: str, observed: Observed) -> None:
         """Tell of an app what its fresh plan says."""
@@ -38,6 +38,7 @@ class Progress:
         wanted = self.agent.reconciler.running.get(app)
         if plan is None:
             return
+        self._forget_repaired(app, plan)
         if wanted and app in self.agent.reconciler.held:
             self.agent.journal.tell_all(self.agent.rollout.held(app, "release_failed"))
             return
@@ -47,7 +48,7 @@ class Progress:
             if not self.agent.reconciler.choices[app].locked:
                 self.agent.releases.pause(app)
                 if wanted:
-                    self._tell_drift(wanted, plan)
+                    self._tell_drift(wanted, observed, plan)
                 return
         verdict = self._judge(wanted, observed, plan) if wanted else None
         if isinstance(verdict, Failed):
@@ -92,18 +93,17 @@ class Progress:
             self.agent.forget_orders(o for o in self._orders(wanted.name) if outlived(o, wanted))
 
     def _tell_unsettled(self, wanted: WantedApp, observed: Observed, plan: Plan) -> None:
-        self._tell_drift(wanted, plan)
+        self._tell_drift(wanted, observed, plan)
         if plan.steps or plan.blocked:
             self.agent.journal.tell_all(self.agent.rollout.begun(wanted.name))
         report = report_app(wanted, observed, self.agent.current.activity(plan), None)
         self.agent.journal.tell_all(self.agent.rollout.failing(wanted.name, report))
 
-    def _tell_drift(self, wanted: WantedApp, plan: Plan) -> None:
+    def _tell_drift(self, wanted: WantedApp, observed: Observed, plan: Plan) -> None:
+        """What had settled has something done to it: whatever has changed was not the target."""
         if not self.agent.rollout.is_repair(wanted.name, wanted.digest):
             return
         ahead = self.agent.reconciler.choices[wanted.name].ahead
-        rows = self.agent.reconciler.retries.rows
-        self._drifts = {key: why for key, why in self._drifts.items() if key in rows or ("", key[1]) in rows}
         found = [
             step
             for step in plan.steps
@@ -115,12 +115,24 @@ class Progress:
         lost = [step for step in found if isinstance(step.action, CreateVolume)]
         for step in (*lost, *[step for step in found if step not in lost][:1]):
             self._drifts[wanted.name, step.subject] = step.cause
-            log.warning("drift", app=wanted.name, subject=step.subject, why=step.cause)
-            self.agent.journal.tell(
+            happening = (
                 recreated(wanted.name, step.action.name)
                 if isinstance(step.action, CreateVolume)
-                else drift(wanted.name, about(step.subject), step.cause)
+                else repair(wanted, about(step.subject), step.cause, observed)
             )
+            log.warning(happening.name, app=wanted.name, subject=step.subject, why=step.cause)
+            self.agent.journal.tell(happening)
+
+    def _forget_repaired(self, app: str, plan: Plan) -> None:
+        rows = self.agent.reconciler.retries.rows
+        planned = {(step.subject, step.cause) for step in plan.steps}
+        done = [
+            key
+            for key, why in self._drifts.items()
+            if key[0] == app and (key[1], why) not in planned and key not in rows and ("", key[1]) not in rows
+        ]
+        for key in done:
+            del self._drifts[key]
 
     def _gone(self, app: str) -> list[Ack]:
         self._arrived(app)
@@ -166,7 +178,7 @@ class Progress:
 
 
 def _asked(wanted: WantedApp, step: Step) -> bool:
-    """Whether an operator, a `pull_policy` or a `depends_on` has asked for it: no drift."""
+    """Whether an operator, a `pull_policy` or a `depends_on` has asked for it, or it ends what was told: no drift."""
     if step.follows:
         return True
     if isinstance(step.action, Pull):

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from device_agent.core.images import images_of
+from device_agent.core.matching import is_moved, match_services
 from device_agent.core.wanted import WantedApp
 from device_agent.model.memory import AcceptedTarget, AppRecord, BadRelease
+from device_agent.model.observed import Observed
 from device_agent.model.report import Ack, AppReport, Happening, Reason
 from device_agent.model.target import SCOPES, Json, Target, printed_revision
 
@@ -199,8 +201,11 @@ def _named(revision: str, release: str | None) -> dict[str, Json]:
     return {"epoch": int(epoch or 0), "revision": int(number or 0), "release": release}
 
 
-def drift(app: str, service: str, cause: str) -> Happening:
-    return Happening("drift", {"app": app, "service": service, "message": cause})
+def repair(wanted: WantedApp, service: str, cause: str, observed: Observed) -> Happening:
+    """Of what had settled: its image is another one, or it has drifted."""
+    match = match_services(wanted, observed).get(service)
+    moved = match is not None and is_moved(wanted.services[service], match)
+    return Happening("image_changed" if moved else "drift", {"app": wanted.name, "service": service, "message": cause})
 
 
 def recreated(app: str, volume: str) -> Happening:

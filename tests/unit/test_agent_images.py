@@ -1,11 +1,12 @@
 """Images over a device's life: pulled again where the target says so, remembered, and never in the way of what runs."""
 
+import json
 from contextlib import suppress
 from datetime import timedelta
 
 from device_agent.model.image import normalise
 from tests.builders import app, service
-from tests.device import Device, PowerCut, online, settled
+from tests.device import TOPICS, Device, PowerCut, online, settled
 
 DAY = 24 * 3600.0
 
@@ -158,3 +159,18 @@ def test_nothing_is_written_while_nothing_changes():
     device.fuse.reset()
     device.wait(timedelta(hours=2).total_seconds())
     assert "commit" not in device.fuse.calls
+
+
+def test_a_tag_that_has_moved_is_told_as_that_and_not_as_drift():
+    device = offered("tag:1")
+    device.publish({"web": app(api=service("tag:1", pull_policy="daily"))})
+    device.converge()
+    device.world.offer_image("tag:1", "sha256:" + "2" * 64)
+    device.wait(DAY + 60)
+    assert device.events() == ["image_changed", "image_removed"]
+    told = json.loads(device.broker.on(TOPICS.event)[0].payload)
+    assert (told["app"], told["service"]) == ("web", "api")
+    assert told["message"] == "image docker.io/library/tag:1 is another one now"
+    device.world.rm(device.containers()["web/api"].id)
+    device.wait(60)
+    assert device.events() == ["image_changed", "image_removed", "drift"]

@@ -3,6 +3,8 @@
 import json
 from dataclasses import replace
 
+import pytest
+
 from cloud_sim.engine_parts import Behaviour
 from device_agent.model.errors import EngineError, Kind
 from device_agent.model.observed import Status
@@ -431,3 +433,13 @@ def test_a_port_of_what_start_first_keeps_goes_to_who_takes_it() -> None:
     device.converge(60)
     assert device.ups() == {"web/api", "web/front"}
     assert "applied 1.2" in device.told()
+
+
+@pytest.mark.parametrize("strategy", ["recreate", "start-first"])
+def test_what_is_replaced_for_its_drift_is_told_once(strategy):
+    device = settled({"web": app(api=service("api:1", **{"x-update": {"strategy": strategy}}))})
+    device.world.update(device.containers()["web/api"].id, memory=7 * 2**20)
+    device.converge()
+    device.wait(60)
+    assert [container.limits.memory for container in device.containers().values()] == [0]
+    assert device.events() == ["drift"]

@@ -39,7 +39,7 @@ def dump(made: Json) -> dict[str, Any]:
 def test_who_joins_a_namespace_depends_on_its_owner(key: str, db: Json) -> None:
     service = parse(document({key: "service:db"}, db=db)).services["api"]
     assert getattr(service, key) == "service:db"
-    assert service.depends_on == {"db": Dependency()}
+    assert service.depends_on == {"db": Dependency(restart=True)}
 
 
 @pytest.mark.parametrize("key", ["network_mode", "pid", "ipc"])
@@ -64,9 +64,22 @@ def test_shared_memory_is_had_of_one_that_shares_it(ipc: str, possible: bool) ->
 
 @pytest.mark.parametrize("keys", [{"pid": "service:db"}, {"links": ["db"]}, {"volumes_from": ["db"]}, {}])
 def test_what_is_written_of_a_dependency_counts_beside_what_implies_it(keys: Json) -> None:
-    depends_on = {"db": {"condition": "service_started", "restart": True, "required": True}}
+    depends_on = {"db": {"condition": "service_started", "restart": False, "required": False}}
     made = document({**keys, "depends_on": depends_on}, db={"ipc": "shareable"})
-    assert parse(made).services["api"].depends_on == {"db": Dependency(restart=True)}
+    assert parse(made).services["api"].depends_on == {"db": Dependency(required=False)}
+
+
+@pytest.mark.parametrize(
+    ("keys", "restart"),
+    [
+        ({"network_mode": "service:db"}, True),
+        ({"links": ["db"]}, True),
+        ({"volumes_from": ["db"]}, False),
+        ({"volumes_from": ["db"], "links": ["db"]}, True),
+    ],
+)
+def test_an_implied_dependency_restarts_as_with_compose(keys: Json, restart: bool) -> None:
+    assert parse(document(keys)).services["api"].depends_on == {"db": Dependency(restart=restart)}
 
 
 # Mounts.
@@ -179,7 +192,7 @@ def test_a_link_is_a_name_on_the_networks_in_common() -> None:
     keys = {"links": ["db:database", "db", "db:store"], "networks": ["front", "back"]}
     made = document(keys, db={"networks": ["back"]})
     assert dump(made)["links"] == {"database": "db", "db": "db", "store": "db"}
-    assert dump(made)["depends_on"] == {"db": {}}
+    assert dump(made)["depends_on"] == {"db": {"restart": True}}
     assert links(made) == {"web_front": [], "web_back": [("db", "database"), ("db", "store")]}
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from cloud_sim.engine_parts import Behaviour
+from device_agent.core.cost import interruptions
 from device_agent.core.orders import restarted_with
 from device_agent.model.observed import Health, Status
 from tests.builders import app, exited, plan, printed, running, service, wanted, world
@@ -71,6 +72,21 @@ def test_what_it_depends_on_is_good_first():
     assert printed(plan(checked, world(checked, api, healthy))).startswith(f"stop web-api-*: {WHY}")
 
 
+def test_of_several_containers_the_first_one_tells():
+    def many(db: str, scale: int):
+        return wanted(app(api=service(**needs()), db=service(db, scale=scale)))
+
+    two = many("db:1", 2)
+    second = running(two, "db#2", id="second", created_at=LAST, started_at=LAST)
+    assert printed(plan(two, world(two, API, OLD, second))) == ""
+    assert printed(plan(two, world(two, API, NEW, second))).splitlines() == [
+        f"stop web-api-*: {WHY}",
+        f"start web-api-*: {WHY}",
+    ]
+    # Not before the second one is there as well: it would be restarted for each.
+    assert WHY not in printed(plan(two, world(two, API, NEW)))
+
+
 def test_after_a_roll_back_what_failed_stays_until_who_has_known_it_was_restarted():
     failed = exited(of("db:2"), "db", id="failed", name="failed", created_at=LATER, started_at=LATER)
     back = replace(OLD, started_at=LAST)
@@ -98,6 +114,36 @@ def test_a_restart_by_hand_takes_along_who_depends_with_restart_and_runs():
     observed = world(chain, *there, exited(chain, "down"))
     assert restarted_with(chain, ["db"], observed) == ["api", "web"]
     assert restarted_with(chain, ["api", "web"], observed) == []
+
+
+def test_what_is_restarted_later_is_told_before():
+    after = of("db:2")
+    there = world(after, API, OLD)
+    (_, told) = interruptions(plan(after, there), after, there)
+    assert (told.service, told.down) == ("web/api", True)
+    assert told.message == (
+        "restarted once db, on which it depends with restart, has been replaced: down from its stop (at most 10 s) "
+        "until it has started again"
+    )
+    assert [each.service for each in interruptions(plan(WEB, world(WEB, API, NEW)), WEB, world(WEB, API, NEW))] == [
+        "web/api"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("api", "db"),
+    [
+        ({"depends_on": ["db"]}, {}),
+        ({**needs(), "environment": {"A": "1"}}, {}),
+        ({**needs(), "x-state": "stopped"}, {}),
+        (needs(), {"x-state": "stopped"}),
+    ],
+    ids=["without restart", "replaced itself", "stopped", "nobody to follow"],
+)
+def test_nobody_is_said_to_be_restarted_who_is_not(api, db):
+    after = wanted(app(api=service(**api), db=service("db:2", **db)))
+    there = world(after, API, OLD)
+    assert "restarted once" not in " ".join(map(str, interruptions(plan(after, there), after, there)))
 
 
 # A whole device.

@@ -27,13 +27,13 @@ def test_a_stopped_service_that_is_there_and_does_not_run_needs_nothing():
     for status in (Status.CREATED, Status.EXITED):
         there = world(KEPT, running(KEPT, "api", status=status))
         assert printed(plan(KEPT, there)) == ""
-        assert settled(KEPT, there, Plan("web"))
+        assert settled(KEPT, there, Plan("web"), attempts())
 
 
 def test_a_stopped_service_that_runs_is_stopped():
     there = world(KEPT, running(KEPT, "api"))
     assert printed(plan(KEPT, there)) == "stop web-api-*: it is kept stopped by the target"
-    assert not settled(KEPT, there, Plan("web"))
+    assert not settled(KEPT, there, Plan("web"), attempts())
 
 
 def test_being_kept_stopped_is_no_matter_of_the_container():
