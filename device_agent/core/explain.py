@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 from device_agent.core.draft import image_subject, name_subject, previous_subject
 from device_agent.core.holds import HOLD, LOCK, WINDOW
+from device_agent.core.left_out import SCALE, left_out
 from device_agent.core.matching import match_services
 from device_agent.core.status import Activity, label_revision
 from device_agent.core.wanted import WantedApp, WantedService
@@ -122,6 +123,7 @@ class Explanation:
 
 def explain(situation: Situation) -> Explanation:
     published, running = situation.published, situation.running
+    services = {**situation.report.services, **left_out(situation.app, running, situation.observed, situation.report)}
     other = running is not None and (published is None or published.digest != running.digest)
     return Explanation(
         app=situation.app,
@@ -131,7 +133,7 @@ def explain(situation: Situation) -> Explanation:
         asked=_asked(published) if published else None,
         instead=_asked(running) if running and other else None,
         held=situation.activity.hold is not None,
-        services={name: _chain(situation, name, told) for name, told in situation.report.services.items()},
+        services={name: _chain(situation, name, told) for name, told in sorted(services.items())},
     )
 
 
@@ -221,6 +223,9 @@ def _needs(situation: Situation, wanted: WantedService) -> Iterator[Need]:
 
 
 def _comes(situation: Situation, name: str, told: ServiceReport, steps: list[Step]) -> Iterator[Next]:
+    if told.reason and told.reason.code == SCALE:
+        yield Next("nothing", told.reason.message)
+        return
     kept = all(step.until and step.subject == previous_subject(name) for step in steps)
     if not steps or (kept and situation.activity.gated):
         # What was replaced is kept for the gate: that is what comes first.

@@ -134,7 +134,7 @@ def report_removal(app: str, observed: Observed, activity: Activity) -> AppRepor
     services = {}
     for container in sorted((c for c in observed.containers if c.app == app), key=lambda c: c.id):
         attempt = activity.attempts.of(app, container.service)
-        services[container.service] = _shown("stopping", container, _reason(attempt))
+        services[container.service] = reported("stopping", container, _reason(attempt))
     subjects = [step.subject for step in activity.plan.steps if isinstance(step.action, RemoveNetwork | RemoveVolume)]
     attempts = filter(None, (activity.attempts.of(app, subject) for subject in subjects))
     reason = next(map(_reason, attempts), None)
@@ -152,7 +152,7 @@ def report_adopted(app: str, observed: Observed) -> AppReport:
     mine = sorted((c for c in observed.containers if c.app == app), key=lambda c: (c.service, not c.up, c.id))
     services: dict[str, ServiceReport] = {}
     for container in mine:
-        services.setdefault(container.service, _shown(_condition(container), container, None))
+        services.setdefault(container.service, reported(_condition(container), container, None))
     release = next((c.release for c in mine if c.release), None)
     revision = next((_version(c.revision) for c in mine if c.revision), None)
     return AppReport(release=release, revision=revision, phase="held", services=services, reason=reason)
@@ -201,10 +201,10 @@ def _service(wanted: WantedService, match: Match, activity: Activity) -> Service
     if running and running is not match.winner and status in ("waiting", "created"):
         # Its replacement waits for something; what runs meanwhile is what there is to tell.
         status = _condition(running)
-    return _shown(status, shown, reason)
+    return reported(status, shown, reason)
 
 
-def _shown(status: str, container: Container, reason: Reason | None) -> ServiceReport:
+def reported(status: str, container: Container, reason: Reason | None) -> ServiceReport:
     return ServiceReport(
         status=status,
         container=container.name,

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from device_agent.core.explain import Asked, Explanation, Need, Next, ServiceChain, Situation, Try, explain
+from device_agent.core.left_out import left_out
 from device_agent.model.errors import Refused
 from device_agent.model.observed import Observed, service_of
 from device_agent.model.report import AppReport, Reason
@@ -22,7 +23,12 @@ def explained(agent: "Agent", app: Json, service: Json) -> Json:
     if not isinstance(app, str) or not isinstance(service, str | None):
         raise Refused("malformed", "the argument app is a name, and so is service where it is given")
     reports = agent.current.read().apps
-    name, service = _find(agent, reports, app, service)
+    running, observed = agent.reconciler.running, agent.reconciler.observed or Observed()
+    known = {
+        name: (*report.services, *left_out(name, running.get(name), observed, report))
+        for name, report in reports.items()
+    }
+    name, service = _find(agent, known, app, service)
     chain = explain(_situation(agent, name, reports[name]))
     if service is not None:
         meant = {name: one for name, one in chain.services.items() if service in (name, service_of(name))}
@@ -30,20 +36,22 @@ def explained(agent: "Agent", app: Json, service: Json) -> Json:
     return {**_body(chain), "text": "\n".join(_text(chain, whole=service is None))}
 
 
-def _find(agent: "Agent", reports: Mapping[str, AppReport], app: str, service: str | None) -> tuple[str, str | None]:
-    """The names of what is meant."""
-    if app in reports and (service is None or service in reports[app].services):
+def _find(
+    agent: "Agent", known: Mapping[str, tuple[str, ...]], app: str, service: str | None
+) -> tuple[str, str | None]:
+    """The names of what is meant. `known`: the services of each app."""
+    if app in known and (service is None or service in known[app]):
         return app, service
-    having = [name for name, report in reports.items() if app in report.services]
+    having = [name for name, services in known.items() if app in services]
     if service is None and len(having) == 1:
         return having[0], app
     if service is None and having:
         raise Refused("not_found", f"several apps have a service {app}: {', '.join(f'{n}/{app}' for n in having)}")
-    if app in reports:
-        there = ", ".join(f"{app}/{name}" for name in reports[app].services)
+    if app in known:
+        there = ", ".join(f"{app}/{name}" for name in known[app])
         raise Refused("not_found", f"the app {app} has no service {service}: {there or 'it has none'}")
     asked = app if service is None else f"{app}/{service}"
-    raise Refused("not_found", f"there is no {asked} here{_removed(agent, app)}: {_all(reports)}")
+    raise Refused("not_found", f"there is no {asked} here{_removed(agent, app)}: {_all(known)}")
 
 
 def _removed(agent: "Agent", app: str) -> str:
@@ -55,8 +63,8 @@ def _removed(agent: "Agent", app: str) -> str:
     return ""
 
 
-def _all(reports: Mapping[str, AppReport]) -> str:
-    names = [f"{name}/{service}" for name, report in reports.items() for service in report.services]
+def _all(known: Mapping[str, tuple[str, ...]]) -> str:
+    names = [f"{app}/{service}" for app, services in known.items() for service in services]
     return f"there are {', '.join(names)}" if names else "no app is wanted or runs here"
 
 
@@ -158,8 +166,8 @@ def _text(chain: Explanation, *, whole: bool) -> Iterator[str]:
 
 
 def _lines(chain: Explanation, service: ServiceChain) -> Iterator[tuple[str, str]]:
-    if chain.asked and service.image and chain.instead is None:
-        yield "wanted", f"{service.image}, by {_named(chain.asked)}"
+    if chain.asked and chain.instead is None:
+        yield "wanted", f"{service.image or 'no container of it'}, by {_named(chain.asked)}"
     elif chain.asked is None:
         yield "wanted", "to be gone" if chain.held else "by no target that is known here"
     if chain.asked and chain.instead:
@@ -187,6 +195,8 @@ def _named(asked: Asked) -> str:
 def _is(service: ServiceChain) -> str:
     told = service.told
     if told.container is None:
+        if service.image is None:
+            return "no container"
         here = f"its image is here ({_short(told.image_id)})" if told.image_id else "its image is not here"
         return f"no container; {here}"
     parts = [f"container {told.container} of {told.image} ({_short(told.image_id)})", told.status]

@@ -167,3 +167,28 @@ def test_an_app_that_this_devices_own_target_removes():
     device.converge()
     message = device.ask("explain", app="web")["error"]["message"]
     assert "(the fleet's target has it, this device's own target removes it)" in message
+
+
+def test_one_that_is_scaled_to_nothing_and_one_that_is_to_go():
+    first = {"web": app(api=service(), db=service("db:1"), old=service("db:2"))}
+    device = settled(first)
+    device.jobs.held.add("stop")
+    device.publish({"web": app(api=service(scale=0), db=service("db:1"))}, revision=2)
+    device.wait(5)
+    assert words(device, "web", "api").splitlines()[:2] == [
+        "web/api: stopping",
+        "  wanted     no container of it, by the fleet's target 1.2",
+    ]
+    assert "  next       stop web-old-" in words(device, "old")
+    device.jobs.held.clear()
+    device.wait(60)
+    assert words(device, "api").splitlines() == [
+        "web/api: stopped: scale: its scale is 0: it is to have no container",
+        "  wanted     no container of it, by the fleet's target 1.2",
+        "  is         no container",
+        "  next       nothing: its scale is 0: it is to have no container",
+    ]
+    assert list(device.ask("explain", app="web")["result"]["services"]) == ["api", "db"]
+    assert device.ask("explain", app="web", service="old")["error"]["message"] == (
+        "the app web has no service old: web/db, web/api"
+    )
