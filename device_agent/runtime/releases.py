@@ -24,6 +24,9 @@ from device_agent.model.steps import Plan
 from device_agent.model.validate import validate_apps
 from device_agent.ports import Clock
 
+LEAST_S = 0.001
+"""What is left of a gate is a difference of floats, and can be too little to be added to a clock."""
+
 log = structlog.get_logger()
 
 
@@ -167,7 +170,8 @@ class Releases:
     def next_wait_s(self, judged: Iterable[str]) -> float | None:
         """Seconds until time alone can decide the gate of one of these apps, which have just been judged."""
         verdicts = (self.verdicts.get(app) for app in judged)
-        return min((v.wait_s for v in verdicts if isinstance(v, Open) and v.wait_s is not None), default=None)
+        waits = (max(v.wait_s, LEAST_S) for v in verdicts if isinstance(v, Open) and v.wait_s is not None)
+        return min(waits, default=None)
 
     def decided_in_s(self, app: str) -> float | None:
         """Seconds from now until time alone can decide the gate of an app."""

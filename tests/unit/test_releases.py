@@ -3,6 +3,7 @@
 import pytest
 
 from cloud_sim.engine_parts import Behaviour
+from device_agent.core.gate import Open
 from device_agent.model.errors import Kind
 from device_agent.model.observed import Health
 from device_agent.runtime.workers import STOP
@@ -210,6 +211,13 @@ def test_a_gate_that_is_nearly_decided_does_not_make_the_agent_look_without_end(
     device.fuse.reset()
     device.wait(8)
     assert device.fuse.calls.count("observe") < 10
+
+
+def test_what_a_float_leaves_of_a_gate_is_waited_for() -> None:
+    device = settled(V1)
+    device.agent.releases.verdicts["web"] = Open(wait_s=1.2e-13)
+    now = device.clock.monotonic()
+    assert now + (device.agent.releases.next_wait_s(["web"]) or 0) > now
 
 
 def test_rolling_back_needs_no_registry() -> None:
