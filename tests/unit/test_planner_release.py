@@ -153,6 +153,17 @@ HALF = wanted(app(api=service("api:1"), db=service("db:2")))
 
 def test_nothing_is_stopped_before_all_images_are_there():
     made = plan(B, world(B, running(A, "api", name="api1"), running(A, "db", name="db1"), absent=("db:2",)), settled=A)
+    assert printed(made).splitlines() == [
+        "pull db:2: it is not on this device",
+        "create web-api-*: image changed: api:1 → api:2",
+        "stop api1: to be replaced by web-api-*",
+        "start web-api-*: it was just created",
+        "remove api1: replaced by web-api-* [once api is good]",
+        "create web-db-new: image changed: db:1 → db:2",
+        "stop db1: to be replaced by web-db-new",
+        "start web-db-new: it was just created",
+        "remove db1: replaced by web-db-new [once db is good]",
+    ]
     for step in ("stop api1", "stop db1"):
         assert "pull docker.io/library/db:2" in waits_for(made, step)
 

@@ -136,6 +136,24 @@ def test_a_swap_of_ports_on_a_changed_network_does_not_wait_for_itself():
     assert waits_for(made, "stop web-api-*") == {LOOK}
 
 
+def test_a_service_that_joins_or_leaves_a_network_is_another_container():
+    one = wanted(app({"networks": {"back": {}}}, api=service(networks=["default"])))
+    two = wanted(app({"networks": {"back": {}}}, api=service(networks=["default", "back"])))
+    replacement = (
+        "stop old: to be replaced by web-api-*\n"
+        "start web-api-*: it was just created\n"
+        "remove old: replaced by web-api-* [once api is good]"
+    )
+    assert printed(plan(two, world(two, running(one, "api", name="old")))) == (
+        "create web-api-*: its definition changed\n"
+        "connect web-api-* to web_default: it is to be on network web_default\n" + replacement
+    )
+    both = (network(one), network(two, "back"))
+    assert printed(plan(one, world(one, running(two, "api", name="old"), networks=both))) == (
+        "create web-api-*: its definition changed\n" + replacement
+    )
+
+
 def test_an_unused_network_goes():
     unused = "remove network web_default: nothing uses it any more"
     assert printed(plan(OFF, world(OFF, running(OFF, "api"), networks=(network(ON),)))) == unused
