@@ -89,6 +89,9 @@ CHANGES = {
         {"web": app(api=service(container_name="one"), db=service("db:1"), kept=KEPT)},
         meddle=by_hand,
     ),
+    "start first": Change(
+        {"web": roomy("start-first", "api:1", kept=KEPT)}, {"web": roomy("start-first", "api:2", kept=KEPT)}
+    ),
     "stop first": Change(
         {"web": roomy("stop-first", "api:1", kept=KEPT)}, {"web": roomy("stop-first", "pulled:1", kept=KEPT)}
     ),
