@@ -112,7 +112,7 @@ def test_two_containers_cannot_have_one_address(keys: dict[str, Any]) -> None:
 
 def test_who_shares_a_network_depends_on_its_owner() -> None:
     assert parse({"services": {"a": {**ANY, "network_mode": "service:b"}, "b": ANY}}).services["a"].depends_on == {
-        "b": Dependency()
+        "b": Dependency(restart=True)
     }
 
 
