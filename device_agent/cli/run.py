@@ -1,5 +1,6 @@
 """`device-agent run`: puts the parts together, and takes them apart at SIGTERM."""
 
+import faulthandler
 import os
 import queue
 import signal
@@ -29,6 +30,7 @@ from device_agent.runtime.agent import Agent, Died
 from device_agent.runtime.inbox import Event, Request, StopRequested, ThreadDied
 from device_agent.runtime.logs import MOST, MOST_CONTAINERS
 from device_agent.runtime.watch import watch
+from device_agent.runtime.watchdog import Watchdog
 from device_agent.runtime.workers import CALL, LOG, PULL, STOP, ThreadWorkers
 
 LANES = {CALL: 8, STOP: 32, PULL: 3, LOG: MOST * MOST_CONTAINERS}
@@ -37,6 +39,10 @@ LOCKED_S = 3.0
 """How long another process may have the data folder before it is called another agent."""
 HEARTBEAT = "heartbeat"
 """Beside the control socket, on tmpfs: its age is the agent's health."""
+
+_HANGS = (
+    b"device-agent: the loop stands still: ending; the engine's restart policy starts the agent again. It was at:\n"
+)
 
 log = structlog.get_logger()
 
@@ -69,6 +75,12 @@ def run() -> int:
     engine = DockerEngine(settings.engine_url, str(options.identity), auth=auth)
     control = ControlSocket(settings.control_socket, lambda *question: inbox.put(Request(*question)))
     heartbeat = settings.control_socket.parent / HEARTBEAT
+    watchdog = Watchdog(_hung)
+
+    def beat() -> None:
+        watchdog.beat()
+        _touch(heartbeat)
+
     agent = Agent(
         options,
         store=store,
@@ -78,11 +90,12 @@ def run() -> int:
         clock=clock,
         host=PsutilHost(settings.data_dir),
         inbox=inbox,
-        beat=lambda: _touch(heartbeat),
+        beat=beat,
     )
     log.info("starting", version=__version__, device=str(options.identity), sqlite=sqlite3.sqlite_version)
     try:
         control.start()
+        watchdog.start()
         threading.Thread(target=watch, args=(engine, agent.stopping, inbox.put), name="watch", daemon=True).start()
         agent.run()
     except (Died, StoreBroken, OSError) as error:
@@ -118,6 +131,13 @@ def _transport(settings: Settings, died: Callable[[str], None]) -> MqttTransport
 def _touch(heartbeat: Path) -> None:
     heartbeat.parent.mkdir(parents=True, exist_ok=True)
     heartbeat.touch()
+
+
+def _hung() -> None:
+    """End without asking for memory: the loop may have been left waiting for want of it."""
+    os.write(2, _HANGS)
+    faulthandler.dump_traceback()
+    os._exit(1)
 
 
 def _exit_now(code: int) -> None:
