@@ -80,6 +80,10 @@ class BrokerContainer:
         self.stop()
         self.start()
 
+    def reload(self) -> None:
+        """SIGHUP: as after a change of its certificates."""
+        self._docker().kill(signal="SIGHUP")
+
     def freeze(self) -> None:
         """SIGSTOP: the kernel still acknowledges what arrives, nobody reads it."""
         self._docker().kill(signal="SIGSTOP")

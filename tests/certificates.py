@@ -20,12 +20,12 @@ class Authority:
     def pem(self) -> bytes:
         return self._certificate.public_bytes(Encoding.PEM)
 
-    def issue(self, name: str, *addresses: str) -> tuple[bytes, bytes]:
-        """A certificate for `name` and IP addresses, and its key, both PEM."""
+    def issue(self, name: str, *addresses: str, made: datetime | None = None) -> tuple[bytes, bytes]:
+        """A certificate for `name` and IP addresses, and its key, both PEM. `made`: not now; it is valid an hour."""
         key = ec.generate_private_key(ec.SECP256R1())
         names = [x509.DNSName(name), *(x509.IPAddress(ip_address(address)) for address in addresses)]
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        builder = self._builder(subject, key, authority=False)
+        builder = self._builder(subject, key, authority=False, made=made)
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         certificate = builder.sign(self._key, hashes.SHA256())
         return (
@@ -34,9 +34,9 @@ class Authority:
         )
 
     def _builder(
-        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, *, authority: bool
+        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, *, authority: bool, made: datetime | None = None
     ) -> x509.CertificateBuilder:
-        now = datetime.now(UTC)
+        now = made or datetime.now(UTC)
         return (
             x509.CertificateBuilder()
             .subject_name(subject)

@@ -4,6 +4,7 @@ The image is `REGISTRY_IMAGE` (default `registry:2`). Engines talk plain HTTP to
 """
 
 import contextlib
+import json
 import os
 import re
 import secrets
@@ -103,6 +104,29 @@ class Registry:
         path, reference = re.split("[:@]", name.removeprefix(f"{self.host}/"), maxsplit=1)
         log = self._container.get_wrapped_container().logs().decode()
         return len(re.findall(rf'"(?:GET|HEAD) /v2/{path}/manifests/{reference} ', log))
+
+
+@contextlib.contextmanager
+def grown(api: docker.APIClient, base: str, name: str, *layers_kib: int) -> Iterator[str]:
+    """`base` with so many layers more, of random bytes that no engine has: its name, while it is on this engine."""
+    made: list[str] = []
+    as_before = f"CMD {json.dumps(api.inspect_image(base)['Config']['Cmd'])}"
+    try:
+        for size in layers_kib:
+            command = ["dd", "if=/dev/urandom", f"of=/{secrets.token_hex(2)}", "bs=1024", f"count={size}"]
+            container = api.create_container(made[-1] if made else base, command)
+            try:
+                api.start(container)
+                assert api.wait(container)["StatusCode"] == 0
+                repository = f"{name}-{size}-{secrets.token_hex(2)}"
+                api.commit(container, repository, "1", changes=as_before)
+                made.append(f"{repository}:1")
+            finally:
+                api.remove_container(container, force=True)
+        yield made[-1]
+    finally:
+        for image in reversed(made):
+            api.remove_image(image)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,8 @@ from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 CHUNK = 64 * 1024
+STILL_S = 600
+"""Longer than anybody waits."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,8 @@ class _Count:
 class RegistryProxy(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, upstream: str) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, upstream: str, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
         self.upstream = upstream
         self.host = f"127.0.0.1:{self.server_port}"
         self.fault: Fault | None = None
@@ -46,6 +48,11 @@ class RegistryProxy(ThreadingHTTPServer):
 
     def heal(self) -> None:
         self.fault, self.pace_s = None, 0.0
+
+    def let_go(self) -> None:
+        """What stands still ends."""
+        self.over.set()
+        self.over = threading.Event()
 
     def passed(self) -> int:
         """Bytes of blobs so far."""
@@ -106,7 +113,7 @@ class _Handler(BaseHTTPRequestHandler):
                     server.count.blobs[digest] = server.count.blobs.get(digest, 0) + len(piece)
             if broken:
                 if fault and fault.stall:
-                    server.over.wait(60)
+                    server.over.wait(STILL_S)
                 self.close_connection = True
         except OSError:
             self.close_connection = True  # who asked has given up
@@ -120,7 +127,12 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def registry_proxy(upstream: str) -> Iterator[RegistryProxy]:
-    server = RegistryProxy(upstream)
+    with serving(RegistryProxy(upstream)) as server:
+        yield server
+
+
+@contextmanager
+def serving(server: RegistryProxy) -> Iterator[RegistryProxy]:
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     try:

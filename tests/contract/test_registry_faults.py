@@ -1,6 +1,5 @@
 """Pulls from a real registry through a proxy that breaks them: sorted, told, and once it is whole again, finished."""
 
-import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,7 +13,7 @@ from device_agent.model.errors import Cancelled, EngineError, Kind
 from device_agent.model.image import normalise
 from tests.contract.engine_bench import DOCKER_URL, IMAGE, DockerBench
 from tests.eventually import eventually
-from tests.registry import Registry, registry
+from tests.registry import Registry, grown, registry
 from tests.registry_proxy import Fault, RegistryProxy, registry_proxy
 
 pytestmark = pytest.mark.docker
@@ -57,31 +56,15 @@ def shop(upstream: Registry) -> Iterator[Shop]:
     engine = DockerEngine(DOCKER_URL, "contract/faults")
     try:
         with registry_proxy(upstream.host) as proxy:
-            name, _ = upstream.push(bench.docker, _made(bench))
+            with grown(bench.docker, f"{IMAGE}:1", bench.name("made"), *SIZES) as made:
+                name, _ = upstream.push(bench.docker, made)
             image = name.replace(upstream.host, proxy.host)
-            for size in reversed(SIZES):
-                bench.docker.remove_image(f"{bench.name('made')}-{size}:1")
             yield Shop(engine, proxy, image)
             with suppress(APIError):
                 bench.docker.remove_image(image)
     finally:
         engine.close()
         bench.close()
-
-
-def _made(bench: DockerBench) -> str:
-    image = f"{IMAGE}:1"
-    for size in SIZES:
-        command = ["dd", "if=/dev/urandom", f"of=/{secrets.token_hex(2)}", "bs=1024", f"count={size}"]
-        container = bench.docker.create_container(image, command)
-        try:
-            bench.docker.start(container)
-            assert bench.docker.wait(container)["StatusCode"] == 0
-            image = f"{bench.name('made')}-{size}:1"
-            bench.docker.commit(container, image.rpartition(":")[0], "1")
-        finally:
-            bench.docker.remove_container(container, force=True)
-    return image
 
 
 @pytest.mark.parametrize(

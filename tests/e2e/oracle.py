@@ -58,7 +58,7 @@ def judge(
         assert set(device.cloud.gaps(device.id)) <= set(gaps)
     eventually(lambda: device.snapshot().outbox == 0, TOLD_S, "the outbox is empty")
     state = client.retained(device.up("state"))
-    assert state["converged"] is True
+    assert state["converged"] is True, state
     assert state["outbox"]["dropped"] == 0
     assert state["have"]["fleet"]["revision"] == published.revision
     assert state["effective_digest"] == effective_digest(apps)

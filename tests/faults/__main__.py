@@ -22,7 +22,7 @@ from rich.table import Table
 
 from tests.e2e.host import DEFAULT_URL, Host
 from tests.faults.fault import Fault
-from tests.faults.groups import FAULTS
+from tests.faults.groups import FAULTS, GROUPS
 from tests.faults.run import Outcome, Wish, carry_out
 from tests.faults.soak import soak
 
@@ -43,6 +43,7 @@ def main() -> int:
     parser.add_argument("--markdown", type=Path, help="also write the table to this file, as in docs/reliability.md")
     options = parser.parse_args()
     chosen = [each for each in FAULTS.values() if _meant(each, options.words)]
+    chosen.sort(key=lambda each: GROUPS.index(each.group))
     if not chosen:
         parser.error("no fault has that in its name: --list names them")
     if options.list:

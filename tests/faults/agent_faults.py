@@ -3,6 +3,7 @@
 import contextlib
 import resource
 import signal
+import sys
 import threading
 
 import psutil
@@ -10,10 +11,15 @@ import psutil
 from tests.eventually import eventually
 from tests.faults.bench import Bench
 from tests.faults.fault import fault
+from tests.faults.raising import CALLBACKS
+from tests.faults.raising import __name__ as raising_program
 from tests.faults.system import injecting
 
 GROUP = "agent"
-SYSTEM_CALLS = ("sendto", "recvfrom", "connect", "pwrite64", "fdatasync", "write")
+MOST_CALLS = 4
+OFTEN_CALLED = ("on_message", "on_publish", "deliver")
+"""The others are called once a connection."""
+SYSTEM_CALLS = ("sendto", "recvfrom", "connect", "pwrite64", "fdatasync", "rename", "write")
 
 
 @fault("kill -9 at a random moment of an apply", GROUP, fast=True)
@@ -69,6 +75,35 @@ def without_descriptors(bench: Bench) -> None:
     threading.Event().wait(3)
     with contextlib.suppress(psutil.NoSuchProcess):
         resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@fault("no memory left for a while", GROUP, within_s=180)
+def without_memory(bench: Bench) -> None:
+    """Whatever asks for more fails: it goes on, or ends and is started again, in two minutes where it hangs."""
+    process = psutil.Process(bench.pid)
+    soft, hard = process.rlimit(psutil.RLIMIT_AS)
+    process.rlimit(psutil.RLIMIT_AS, (process.memory_info().vms, hard))
+    bench.publish()
+    threading.Event().wait(3)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        resource.prlimit(process.pid, resource.RLIMIT_AS, (soft, hard))
+
+
+def _raises(callback: str) -> None:
+    @fault(f"an exception in {callback}", GROUP, within_s=60)
+    def raising(bench: Bench) -> None:
+        bench.kill()
+        at = bench.random.randint(1, MOST_CALLS if callback in OFTEN_CALLED else 1)
+        bench.device.launch(sys.executable, "-m", raising_program, environment={"RAISE": f"{callback} {at}"})
+        eventually(lambda: not bench.alive or bench.status(), 20, "live: it answers or ends")
+        bench.publish()
+        bench.converge(60)
+        bench.wire.cut()
+        bench.publish()
+
+
+for _callback in CALLBACKS:
+    _raises(_callback)
 
 
 def _killed_at(call: str) -> None:

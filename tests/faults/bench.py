@@ -5,6 +5,7 @@ import contextlib
 import json
 import random
 import secrets
+import shutil
 import signal
 import tempfile
 import threading
@@ -21,6 +22,8 @@ from tests.broker import Mosquitto, Peer, mosquitto
 from tests.e2e.device import Device, Stranger, app, service, stranger
 from tests.e2e.host import Host, OwnEngine
 from tests.eventually import eventually
+from tests.faults.pki import Certificates
+from tests.faults.shop import Shop
 from tests.faults.wire import EngineProxy, Wire
 
 KEEPALIVE_S = 5
@@ -31,7 +34,14 @@ persistence true
 persistence_location /mosquitto/data/
 autosave_on_changes true
 autosave_interval 1
+include_dir /mosquitto/data/more
+listener 8883
+cafile /mosquitto/data/tls/ca.pem
+certfile /mosquitto/data/tls/server.pem
+keyfile /mosquitto/data/tls/server.key
+require_certificate true
 """
+"""Its data folder has its certificates, too, and a folder `more` for settings that a fault brings."""
 MOST_RESTARTS = 20
 """Of the agent, by its restart policy, in one run."""
 
@@ -58,12 +68,18 @@ class Bench:
         """When the run began, on the engine's clock."""
         self.turn = 1
         """The number of the run within a sweep."""
+        self._unheard: Published | None = None
+        """What a run before this one has published, when acks could be lost."""
+        self._shop: Shop | None = None
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             memory = stack.enter_context(tempfile.TemporaryDirectory(dir="/dev/shm", prefix="mosquitto-"))
-            self.broker: Mosquitto = stack.enter_context(mosquitto(BROKER, data=Path(memory)))
+            self.broker_data = Path(memory)
+            (self.broker_data / "more").mkdir(mode=0o755)
+            self.certificates = Certificates(self.broker_data / "tls")
+            self.broker: Mosquitto = stack.enter_context(mosquitto(BROKER, data=self.broker_data))
             self.client: Stranger = stranger(self.broker)
             self.wire = Wire(self.broker.host, self.broker.port)
             self.wire.plug()
@@ -101,6 +117,8 @@ class Bench:
         """A run of its own."""
         self.random.seed(seed)
         self.turn, self.began = turn, self.now()
+        if self.lossy:
+            self._unheard = self.published
         self.lossy = False
         self.known_gaps = self.device.cloud.gaps(self.device.id)
         self.exits.clear()
@@ -109,6 +127,11 @@ class Bench:
     def now() -> float:
         """On the engine's clock, which is this machine's."""
         return time.time()
+
+    @property
+    def acks_expected(self) -> bool:
+        """Whether the cloud must have heard all acks of the newest release."""
+        return not self.lossy and self.published is not self._unheard
 
     # What is wanted.
 
@@ -123,7 +146,7 @@ class Bench:
         api = service(1 + self.number % 2, environment={"RELEASE": str(self.number), "SECRET": CANARY})
         # Who stops a container while its release proves good has it rolled back: here it is tried on.
         gate = {"healthy_for": "100ms", "on_failure": "retry"}
-        self.apps = {"web": {**app(api=api, db=service(), **services), "x-release": gate}}
+        self.apps = {"web": {**app(**{"api": api, "db": service(), **services}), "x-release": gate}}
         if self.beside:
             self.apps["side"] = {"services": self.beside, "x-release": gate}
 
@@ -144,6 +167,30 @@ class Bench:
         """Ids of the containers of `api`: in the middle of an apply there may be two, or none."""
         found = self.host.containers(self.device.label)
         return [each["Id"] for each in found if each["Config"]["Labels"].get("device-agent.service") == "api"]
+
+    @property
+    def shop(self) -> Shop:
+        """A registry of its own, open from its first use on."""
+        if self._shop is None:
+            self._shop = self._stack.enter_context(Shop(self.own_engine))
+            self._stack.callback(self._forget_images)
+        return self._shop
+
+    def _forget_images(self) -> None:
+        assert self._shop
+        self._end()
+        self.host.sweep(self.device.label)
+        self._shop.remove_from(self.host)
+
+    def failed(self, code: str, within_s: float = 30.0) -> None:
+        """Until the device has said that the newest release fails, and why."""
+        assert self.published
+        revision = self.published.revision
+        eventually(
+            lambda: self.device.acks(verdict="failed", revision=revision, code=code),
+            within_s,
+            f"truthful: it says {code}, and not {[ack.get('code') for ack in self.device.acks(revision=revision)]}",
+        )
 
     # Its life.
 
@@ -168,6 +215,13 @@ class Bench:
     def kill(self) -> None:
         if self.alive:
             self.device.kill()
+
+    def move_data(self, folder: Path) -> None:
+        """The agent's data folder is another one from its next start on; it is stopped."""
+        assert self.device.stop() == 0
+        shutil.copytree(self.device.data, folder)
+        self.device.data = folder
+        self.device.settings["DATA_DIR"] = str(folder)
 
     def restart(self, **settings: str) -> None:
         """As the engine's restart policy does: at once, waiting for nothing."""

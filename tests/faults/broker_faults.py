@@ -1,17 +1,22 @@
 """The broker and the way to it: killed, emptied, frozen, slow, flapping, talking nonsense; and our name taken."""
 
+import contextlib
 import json
 import secrets
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 from tests.broker import Peer
 from tests.eventually import eventually
 from tests.faults.bench import KEEPALIVE_S, Bench
 from tests.faults.fault import fault
+from tests.faults.system import losing_packets
 
 GROUP = "broker"
 FLOOD = 500
+MOST_SESSIONS = 4
+"""Connections while a broker was restarted once."""
 MOST_APPLIES = 5
 """Containers made in a flood of targets: a burst is a few changes, not hundreds."""
 
@@ -112,6 +117,91 @@ def reset_at_once(bench: Bench) -> None:
     bench.publish()
     _wait(5)
     bench.wire.heal()
+
+
+@fault("a third of all packets lost, and 8 kB/s", GROUP, within_s=60)
+def lossy(bench: Bench) -> None:
+    with losing_packets(bench.wire.port, 0.3):
+        bench.wire.bytes_per_s = 8000
+        bench.publish()
+        bench.wire.cut()
+        _wait(10)
+    bench.wire.heal()
+
+
+@fault("what the broker says is lost, what the device says arrives", GROUP)
+def deaf(bench: Bench) -> None:
+    session = bench.device.session
+    bench.wire.deaf = True
+    bench.publish()
+    eventually(lambda: _disconnected(bench), 1.5 * KEEPALIVE_S + 5, "live: it notices")
+    bench.wire.heal()
+    bench.wire.cut()
+    eventually(lambda: bench.device.session > session, 60, "it is online again")
+
+
+@fault("random bytes from the broker, for 5 s", GROUP)
+def noisy(bench: Bench) -> None:
+    bench.wire.noise = bench.random
+    bench.wire.cut()
+    bench.publish()
+    _wait(5)
+    bench.wire.heal()
+    bench.wire.cut()
+
+
+@fault("broker that lets nobody in for a while", GROUP, within_s=90)
+def refusing(bench: Bench) -> None:
+    """Told, and then tried again after half a minute or more."""
+    with _broker_settings(bench, "allow_anonymous false"):
+        eventually(lambda: "refused the connection" in bench.device.log(), 40, "truthful: it says why")
+    bench.publish()
+
+
+@fault("broker that takes no message of more than 1 kB", GROUP, within_s=60)
+def small_messages(bench: Bench) -> None:
+    """The state is larger: it is shortened, not sent again and again."""
+    before = bench.device.session
+    with _broker_settings(bench, "max_packet_size 1000"):
+        eventually(lambda: _connected(bench), 40, "it is online")
+        _wait(5)
+        sessions = bench.device.session - before
+        assert sessions <= MOST_SESSIONS, f"bounded: {sessions} connections"
+    bench.publish()
+
+
+@contextlib.contextmanager
+def _broker_settings(bench: Bench, lines: str) -> Iterator[None]:
+    file = bench.broker_data / "more" / "fault.conf"
+    file.write_text(f"{lines}\n", encoding="ascii")
+    file.chmod(0o644)
+    bench.broker.restart()
+    try:
+        yield
+    finally:
+        file.unlink()
+        bench.broker.restart()
+
+
+def _connected(bench: Bench) -> bool:
+    status = bench.status()
+    return status is not None and bool(status["connected"])
+
+
+@fault("the newest target three times, with older ones in between", GROUP)
+def repeated(bench: Bench) -> None:
+    targets = [bench.next_target() for _ in range(4)]
+    with Peer(bench.broker) as peer:
+        for target in (targets[0], targets[3], targets[1], targets[3], targets[2], targets[3]):
+            peer.publish(bench.device.fleet_target, json.dumps(target).encode(), retain=target is targets[3])
+    revision = targets[3]["revision"]
+    eventually(lambda: bench.device.acks(verdict="applied", app=None, revision=revision), 30, "the newest is applied")
+    before = bench.device.identities()
+    bench.client.publish(bench.device.fleet_target, json.dumps(targets[3]).encode())
+    _wait(1)
+    assert bench.device.identities() == before, "untouched: the same target once more has changed something"
+    eventually(lambda: bench.device.cloud.next_version().revision > revision, 30, "the cloud has heard it")
+    bench.publish()
 
 
 @fault("retained target cleared by somebody", GROUP, fast=True)

@@ -13,7 +13,7 @@ JUMPS = ("+10y", "-10y", "+1h", "-1h", "@1970-01-02 00:00:00")
 def _jumps(jump: str) -> None:
     @fault(f"clock jumps to {jump.lstrip('@')} while it runs, and back", GROUP, fast=jump == "+10y")
     def while_running(bench: Bench) -> None:
-        clock = _start_with(bench, "+0")
+        clock = start_with(bench, "+0")
         bench.converge(30)
         clock.set(jump)
         bench.publish()
@@ -26,18 +26,18 @@ def _jumps(jump: str) -> None:
     @fault(f"booted with the clock at {jump.lstrip('@')}", GROUP)
     def at_boot(bench: Bench) -> None:
         bench.publish()
-        clock = _start_with(bench, jump)
+        clock = start_with(bench, jump)
         bench.somewhere(3)
         clock.set("+0")
         threading.Event().wait(1)
         _start_without(bench)
 
 
-def _start_with(bench: Bench, time: str) -> FalseClock:
+def start_with(bench: Bench, time: str, **settings: str) -> FalseClock:
     clock = FalseClock(bench.device.folder)
     clock.set(time)
     bench.kill()
-    bench.device.launch(environment=clock.environment)
+    bench.device.launch(environment=clock.environment, **settings)
     return clock
 
 

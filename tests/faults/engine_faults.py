@@ -78,6 +78,28 @@ def start_hangs(bench: Bench) -> None:
         threading.Event().wait(20)
 
 
+@fault("a removal that hangs for 20 s", GROUP, within_s=60)
+def removal_hangs(bench: Bench) -> None:
+    with bench.engine.failing(Rule("DELETE /", times=1)):
+        bench.publish()
+        threading.Event().wait(20)
+
+
+@fault("a removal said to be under way already, for 5 s", GROUP, within_s=45)
+def removal_in_progress(bench: Bench) -> None:
+    with bench.engine.failing(Rule("DELETE /", 409, message="removal of container x is already in progress")):
+        bench.publish()
+        threading.Event().wait(5)
+
+
+@fault("the engine takes this API version no more, for 5 s", GROUP, within_s=45)
+def version_refused(bench: Bench) -> None:
+    too_old = "client version 1.41 is too old. Minimum supported API version is 1.44"
+    with bench.engine.failing(Rule(" /v1.", 400, message=too_old)):
+        bench.publish()
+        threading.Event().wait(5)
+
+
 @fault("a list that hangs for 20 s", GROUP, within_s=60)
 def list_hangs(bench: Bench) -> None:
     with bench.engine.failing(Rule("containers/json", times=1)):

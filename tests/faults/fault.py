@@ -29,6 +29,8 @@ class Fault:
     """It comes at the `bench.turn`-th occasion, and says False when there was none: then it has come at all of them."""
     own_engine: bool
     """It stops the engine: it needs one of its own."""
+    engine_disk: str
+    """The size of the disk of that engine of its own; empty: whatever there is."""
 
 
 FAULTS: dict[str, Fault] = {}
@@ -44,13 +46,14 @@ def fault(
     fresh: bool = False,
     sweep: bool = False,
     own_engine: bool = False,
+    engine_disk: str = "",
 ) -> Callable[[Injection], Injection]:
     """Register an injection under its name."""
 
     def register(inject: Injection) -> Injection:
         if name in FAULTS:
             raise ValueError(f"two faults are named {name}")
-        FAULTS[name] = Fault(name, group, inject, fast, within_s, fresh, sweep, own_engine)
+        FAULTS[name] = Fault(name, group, inject, fast, within_s, fresh, sweep, own_engine, engine_disk)
         return inject
 
     return register

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from tests.eventually import eventually
 from tests.faults.bench import Bench
 from tests.faults.fault import fault
 
@@ -51,6 +52,21 @@ def _to_a_victim(bench: Bench, act: Callable[[Bench, str], Any]) -> None:
 
 for _deed, _act in DEEDS.items():
     _done(_deed, _act)
+
+
+@fault("docker pause, and unpause", GROUP)
+def paused(bench: Bench) -> None:
+    (container,) = bench.victims()
+    bench.host.api.pause(container)
+    try:
+        eventually(lambda: _says_paused(bench), 20, "truthful: it says that it is paused")
+    finally:
+        bench.host.api.unpause(container)
+
+
+def _says_paused(bench: Bench) -> bool:
+    status = bench.status()
+    return status is not None and (status["apps"]["web"]["services"]["api"].get("reason") or {}).get("code") == "paused"
 
 
 @fault("everything removed by hand: containers and networks", GROUP)

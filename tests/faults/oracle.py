@@ -37,7 +37,7 @@ def examine(bench: Bench, *, same_processes: bool = True) -> float:
     assert bench.published
     kept = {"web/db": bench.kept} if same_processes and all(bench.kept) else None
     # 1, 2, 4, 6, 9 and 10.
-    acks, gaps = not bench.lossy, bench.known_gaps
+    acks, gaps = bench.acks_expected, bench.known_gaps
     judge(bench.device, bench.client, bench.published, bench.apps, untouched=kept, acks=acks, gaps=gaps)
     now = bench.device.identities()["web/db"]
     if not same_processes:

@@ -131,7 +131,7 @@ def _engine(wish: Wish, fault: Fault) -> Iterator[tuple[Host, OwnEngine | None]]
     if not fault.own_engine:
         yield wish.host, None
         return
-    engine = OwnEngine()
+    engine = OwnEngine(fault.engine_disk)
     try:
         engine.start()
         engine.load(*(f"{TEST_IMAGE}:{version}" for version in (1, 2)))

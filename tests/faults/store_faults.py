@@ -1,7 +1,6 @@
-"""The disk and what is on it: power cuts, failing and lying fsync, full disks, damage, loss."""
+"""The disk and what is on it: failing fsync and writes, full and read-only disks, damage, loss."""
 
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -11,10 +10,9 @@ from pathlib import Path
 from tests.eventually import eventually
 from tests.faults.bench import Bench
 from tests.faults.fault import fault
-from tests.faults.system import PowerSupply, fill, filler, injecting, small_disk
+from tests.faults.system import fill, filler, injecting, read_only, small_disk
 
 GROUP = "store"
-CUTS = 5
 DAMAGE_BYTES = 512
 
 
@@ -26,72 +24,32 @@ def _wal(bench: Bench) -> Path:
     return bench.device.data / "database.sqlite-wal"
 
 
-def _cut_power(bench: Bench, supply: PowerSupply, *, lying: bool) -> None:
-    bench.publish()
-    bench.somewhere()
-    process = bench.device.process
-    assert process
-    process.send_signal(signal.SIGSTOP)
-    image = supply.snapshot()
-    said = {ack["revision"] for ack in bench.device.acks(verdict="accepted")}
-    bench.kill()
-    supply.come_back_as(image)
-    if not lying:
-        snapshot = bench.device.snapshot()
-        assert snapshot.sound == "ok", f"sane store: {snapshot.sound}"
-        stored = snapshot.targets["fleet"][1]
-        assert stored >= max(said), f"durable: {max(said)} was said to be accepted, the disk has {stored}"
-    bench.restart()
-
-
-@fault("power cut at a random moment of an apply, 5 times", GROUP, fresh=True)
-def power_cut(bench: Bench) -> None:
-    _stopped(bench)
-    with PowerSupply(bench.device.data) as supply:
-        bench.restart()
-        bench.converge(30)
-        for _ in range(CUTS):
-            _cut_power(bench, supply, lying=False)
-            bench.converge(30)
-        _stopped(bench)
-    bench.restart()
-
-
-@fault("power cut with a disk that lies about fsync", GROUP, fresh=True)
-def lying_disk(bench: Bench) -> None:
-    bench.lossy = True
-    _stopped(bench)
-    with PowerSupply(bench.device.data) as supply:
-        bench.restart()
-        bench.converge(30)
-        with injecting(bench.pid, "fdatasync,fsync", "retval=0"):
-            _cut_power(bench, supply, lying=True)
-        bench.converge(60)
-        _stopped(bench)
-    bench.restart()
-
-
 def _stopped(bench: Bench) -> None:
     assert bench.device.stop() == 0
 
 
 @fault("fsync fails once", GROUP)
 def fsync_fails(bench: Bench) -> None:
-    _failing_fsync(bench, "error=EIO:when=1")
+    _failing(bench, "fdatasync,fsync", "error=EIO:when=1")
 
 
 @fault("fsync fails from now on", GROUP)
 def fsync_keeps_failing(bench: Bench) -> None:
-    _failing_fsync(bench, "error=EIO:when=1+")
+    _failing(bench, "fdatasync,fsync", "error=EIO:when=1+")
 
 
-def _failing_fsync(bench: Bench, what: str) -> None:
-    with injecting(bench.pid, "fdatasync,fsync", what):
+def _failing(bench: Bench, calls: str, what: str) -> None:
+    with injecting(bench.pid, calls, what):
         published = bench.publish()
         eventually(lambda: not bench.alive, 15, "live: it ends, and does not go on with a disk that failed")
     stored = bench.device.snapshot().targets["fleet"][1]
     if stored < published.revision:
         assert not bench.device.acks(verdict="accepted", revision=published.revision), "durable: it said it had it"
+
+
+@fault("every write to the disk fails from now on", GROUP)
+def writes_fail(bench: Bench) -> None:
+    _failing(bench, "pwrite64", "error=EIO:when=1+")
 
 
 @fault("disk full at a commit", GROUP, fast=True)
@@ -131,6 +89,20 @@ def full_at_boot(bench: Bench) -> None:
     bench.restart()
 
 
+@fault("the data folder read-only at boot", GROUP)
+def read_only_at_boot(bench: Bench) -> None:
+    bench.kill()
+    before = bench.device.identities()
+    with read_only(bench.device.data):
+        bench.restart()
+        bench.publish()
+        bench.local_or_ended(15)
+        bench.somewhere(3)
+        assert bench.device.identities() == before, "fail-static: what could not be stored was begun"
+        bench.kill()
+    bench.restart()
+
+
 @fault("512 bytes of the database damaged", GROUP, fast=True, fresh=True)
 def damaged(bench: Bench) -> None:
     bench.lossy = True
@@ -151,7 +123,7 @@ def truncated(bench: Bench) -> None:
     bench.kill()
     size = _database(bench).stat().st_size
     with _database(bench).open("rb+") as file:
-        file.truncate(bench.random.randrange(size))
+        file.truncate(bench.random.choice((0, bench.random.randrange(size))))
     bench.restart()
     bench.publish()
 

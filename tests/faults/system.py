@@ -63,18 +63,43 @@ def small_disk(folder: Path, size: str) -> Iterator[None]:
         shutil.copytree(aside, folder, dirs_exist_ok=True)
 
 
+@contextlib.contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    _run("mount", "--bind", str(folder), str(folder))
+    try:
+        _run("mount", "-o", "remount,ro,bind", str(folder))
+        yield
+    finally:
+        _run("umount", "-l", str(folder))
+
+
 def filler(folder: Path) -> Path:
     return folder / "filler"
 
 
-def fill(folder: Path) -> None:
-    """Not a byte is left on the disk of a folder."""
+def fill(folder: Path, room: int = 0) -> None:
+    """`room` bytes are left on the disk of a folder, no more; or none at all."""
     with filler(folder).open("ab", buffering=0) as file:
+        if room:
+            os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(folder).free - room)
+            return
         for size in (65536, 4096, 1):
             with contextlib.suppress(OSError):
                 while True:
                     if file.write(b"\0" * size) < size:
                         break
+
+
+@contextlib.contextmanager
+def losing_packets(port: int, share: float) -> Iterator[None]:
+    """Of TCP to and from a port of this machine, below what it notices."""
+    lost = ["-m", "statistic", "--mode", "random", "--probability", str(share), "-j", "DROP"]
+    rules = [["INPUT", "-i", "lo", "-p", "tcp", side, str(port), *lost] for side in ("--dport", "--sport")]
+    with contextlib.ExitStack() as stack:
+        for rule in rules:
+            _run("iptables", "-I", *rule)
+            stack.callback(_run, "iptables", "-D", *rule)
+        yield
 
 
 class PowerSupply:

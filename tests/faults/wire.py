@@ -1,6 +1,7 @@
 """Bad wires: a relay in front of the broker that can be slow, frozen or cut, and a proxy in front of the engine."""
 
 import contextlib
+import json
 import random
 import socket
 import threading
@@ -12,6 +13,8 @@ from pathlib import Path
 from tests.broker import Cable
 
 CHUNK = 4096
+NOISY = 0.3
+"""The share of pieces that noise comes after."""
 
 
 class Wire(Cable):
@@ -23,6 +26,10 @@ class Wire(Cable):
         self.bytes_per_s: float | None = None
         self.cut_after_bytes: int | None = None
         """Of what a connection carries to the device: then it ends."""
+        self.deaf = False
+        """What the broker says is lost; what the device says arrives."""
+        self.noise: random.Random | None = None
+        """Of what the broker says, now and then, random bytes come too."""
         self._flows = threading.Event()
         self._flows.set()
         self._wait = threading.Event()
@@ -37,18 +44,23 @@ class Wire(Cable):
             self._flows.set()
 
     def heal(self) -> None:
-        self.delay_s, self.bytes_per_s, self.cut_after_bytes = 0.0, None, None
+        self.delay_s, self.bytes_per_s, self.cut_after_bytes, self.deaf, self.noise = 0.0, None, None, False, None
         self._flows.set()
 
     def _carry(self, source: socket.socket, drain: socket.socket) -> None:  # type: ignore[override]
         carried = 0
         with contextlib.suppress(OSError):
+            to_device = source.getpeername() == self._target
             while data := source.recv(CHUNK):
                 self._flows.wait()
                 self._wait.wait(self.delay_s + (len(data) / self.bytes_per_s if self.bytes_per_s else 0.0))
                 carried += len(data)
                 if self.cut_after_bytes is not None and carried > self.cut_after_bytes:
                     break
+                if to_device and self.deaf:
+                    continue
+                if to_device and self.noise and self.noise.random() < NOISY:
+                    data += self.noise.randbytes(self.noise.randint(1, 32))
                 drain.sendall(data)
         for sock in (source, drain):
             with contextlib.suppress(OSError):
@@ -62,6 +74,7 @@ class Rule:
     part: str
     status: int = 0
     """Answer with this instead of asking the engine; 0: hang until the rule is gone."""
+    message: str = "injected: the engine says no"
     times: int | None = None
     chance: float = 1.0
     gone: threading.Event = field(default_factory=threading.Event)
@@ -147,7 +160,7 @@ class EngineProxy:
             line = head.split(b"\r\n", 1)[0].decode(errors="replace")
             rule = self._rule(line)
             if rule and rule.status:
-                near.sendall(_answer(rule.status))
+                near.sendall(_answer(rule.status, rule.message))
                 return
             if rule:
                 rule.gone.wait()
@@ -199,7 +212,7 @@ def _without_connection(head: bytes) -> bytes:
     return b"\r\n".join(kept) + blank + body
 
 
-def _answer(status: int) -> bytes:
-    body = b'{"message": "injected: the engine says no"}'
+def _answer(status: int, message: str) -> bytes:
+    body = json.dumps({"message": message}).encode()
     head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: application/json\r\n"
     return f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
