@@ -63,7 +63,7 @@ class Bench:
         """Acks that were lost before this run began, with a broker's data."""
         self.own_engine = own_engine
         self.lossy = False
-        """Acks may have been lost for good: with the broker's data, or with the device's."""
+        """Acks may have been lost for good: with the broker's data or the device's, or while the cloud was away."""
         self.began = 0.0
         """When the run began, on the engine's clock."""
         self.turn = 1

@@ -45,6 +45,7 @@ def emptied(bench: Bench) -> None:
 
 @fault("broker stopped and started again three times", GROUP)
 def restarted(bench: Bench) -> None:
+    bench.lossy = True  # the cloud hears what is said while it is connected, and may come back later than the device
     bench.publish()
     for _ in range(3):
         bench.somewhere()
@@ -175,6 +176,7 @@ def _broker_settings(bench: Bench, lines: str) -> Iterator[None]:
     file = bench.broker_data / "more" / "fault.conf"
     file.write_text(f"{lines}\n", encoding="ascii")
     file.chmod(0o644)
+    bench.lossy = True
     bench.broker.restart()
     try:
         yield

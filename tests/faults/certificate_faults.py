@@ -83,6 +83,7 @@ def foreign(bench: Bench) -> None:
 
 @fault("all certificates replaced while it is connected", GROUP)
 def rotated(bench: Bench) -> None:
+    bench.lossy = True
     bench.kill()
     bench.restart(**_secure(bench))
     bench.converge(30)
