@@ -8,11 +8,24 @@ from tests.faults.bench import Bench
 from tests.faults.fault import fault
 
 GROUP = "operator"
+NOTICED_S = 30.0
+"""What changes no container's running cannot be told from what has not been noticed yet: it is waited for."""
 
 
 def _disconnect(bench: Bench, container: str) -> None:
     for name in bench.host.inspect(container)["NetworkSettings"]["Networks"]:  # type: ignore[index]
         bench.host.api.disconnect_container_from_network(container, name, force=True)
+    eventually(lambda: _is_whole(bench, container), NOTICED_S, "it is connected again")
+
+
+def _is_whole(bench: Bench, container: str) -> bool:
+    found = bench.host.inspect(container)
+    return found is None or bool(found["NetworkSettings"]["Networks"])
+
+
+def _update(bench: Bench, container: str) -> None:
+    bench.host.api.update_container(container, mem_limit="64m", memswap_limit="64m")
+    eventually(lambda: bench.host.inspect(container) is None, NOTICED_S, "it is made anew")
 
 
 def _rename(bench: Bench, container: str) -> None:
@@ -25,9 +38,7 @@ DEEDS: dict[str, Callable[[Bench, str], Any]] = {
     "docker kill": lambda bench, container: bench.host.api.kill(container),
     "docker restart": lambda bench, container: bench.host.api.restart(container, timeout=1),
     "docker rename": _rename,
-    "docker update --memory": lambda bench, container: bench.host.api.update_container(
-        container, mem_limit="64m", memswap_limit="64m"
-    ),
+    "docker update --memory": _update,
     "docker network disconnect": _disconnect,
 }
 
