@@ -62,15 +62,26 @@ def main() -> int:
             if options.soak:
                 outcomes = soak(wish, chosen, options.soak, console.print)
             else:
-                outcomes = carry_out(wish, chosen, options.hands, lambda done: console.print(_line(done)))
+                finished: list[Outcome] = []
+
+                def told(done: Outcome) -> None:
+                    console.print(_line(done))
+                    finished.append(done)
+                    _write(options, finished)  # a run that is stopped has told what it found
+
+                outcomes = carry_out(wish, chosen, options.hands, told)
     finally:
         host.close()
     Console(width=None if sys.stdout.isatty() else 180).print(table(outcomes))
+    _write(options, outcomes)
+    return 1 if any(each.broken for each in outcomes) else 0
+
+
+def _write(options: argparse.Namespace, outcomes: Sequence[Outcome]) -> None:
     if options.json:
         options.json.write_text(json.dumps([_row(each) for each in outcomes], indent=1) + "\n")
     if options.markdown:
         options.markdown.write_text(markdown(outcomes), encoding="utf-8")
-    return 1 if any(each.broken for each in outcomes) else 0
 
 
 def _meant(each: Fault, words: Sequence[str]) -> bool:
