@@ -4,7 +4,6 @@ import random
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import psutil
@@ -22,76 +21,92 @@ MOST_BESIDE = 5
 STARTED = '"event": "starting"'
 
 
-@dataclass(slots=True)
-class _Tally:
-    targets: int = 0
-    starts: int = 0
-    memory_mib: list[float] = field(default_factory=list)
-    files: list[int] = field(default_factory=list)
-    data_kib: list[float] = field(default_factory=list)
-
-    def measure(self, bench: Bench) -> float:
-        process = psutil.Process(bench.pid)
-        rss = process.memory_info().rss / 2**20
-        self.memory_mib.append(rss)
-        self.files.append(process.num_fds())
-        self.data_kib.append(sum(each.stat().st_size for each in bench.device.data.rglob("*") if each.is_file()) / 1024)
-        return rss
-
-    def told(self) -> str:
-        figures = (("MiB", self.memory_mib), ("descriptors", self.files), ("KiB of data", self.data_kib))
-        grown = "; ".join(
-            f"{unit}: first {each[0]:.0f}, last {each[-1]:.0f}, most {max(each):.0f}" for unit, each in figures if each
-        )
-        return f"{self.targets} targets, {self.starts} starts of the agent; {grown}"
-
-
 def soak(wish: Wish, faults: Sequence[Fault], seconds: float, told: Callable[[str], None]) -> list[Outcome]:
     """One outcome a fault. Those that spoil a bench or need an engine of their own are left out.
 
     What breaks an invariant is noted, and the soak goes on with another device.
     """
-    usable = [each for each in faults if not (each.fresh or each.sweep or each.own_engine)]
-    outcomes = {each.name: Outcome(each) for each in usable}
-    rng = random.Random(wish.seed)
-    until = time.monotonic() + seconds
-    tally, turn = _Tally(), 0
-    while time.monotonic() < until:
-        with Bench(wish.host) as bench:
-            pid, grown = 0, 0.0
-            while time.monotonic() < until:
-                turn += 1
-                each = rng.choice(usable)
-                outcome = outcomes[each.name]
+    return _Soak(wish, [each for each in faults if not (each.fresh or each.sweep or each.own_engine)], told).run(
+        seconds
+    )
+
+
+class _Soak:
+    def __init__(self, wish: Wish, faults: Sequence[Fault], told: Callable[[str], None]) -> None:
+        self._wish = wish
+        self._told = told
+        self._outcomes = [Outcome(each) for each in faults]
+        self._random = random.Random(wish.seed)
+        self._until = 0.0
+        self._turn = 0
+        self._targets = 0
+        self._starts = 0
+        self._memory_mib: list[float] = []
+        self._files: list[int] = []
+        self._data_kib: list[float] = []
+
+    def run(self, seconds: float) -> list[Outcome]:
+        self._until = time.monotonic() + seconds
+        while time.monotonic() < self._until:
+            try:
+                with Bench(self._wish.host) as bench:
+                    self._one_device(bench)
+            except Exception as error:  # noqa: BLE001 - it is noted; another device may do better
+                self._told(f"  another device, after {type(error).__name__}: {str(error)[:300]}")
+        self._told(self._tally())
+        return [outcome for outcome in self._outcomes if outcome.runs]
+
+    def _one_device(self, bench: Bench) -> None:
+        """Until the time is over; what breaks is noted, and raised."""
+        pid, grown = 0, 0.0
+        try:
+            while time.monotonic() < self._until:
+                self._turn += 1
+                outcome = self._random.choice(self._outcomes)
+                name = outcome.fault.name
                 try:
-                    with keeping_its_log(bench, f"soak {turn} {each.name}"):
-                        _turn(wish, bench, turn, outcome)
-                        rss = tally.measure(bench)
+                    with keeping_its_log(bench, f"soak {self._turn} {name}"):
+                        self._break_and_judge(bench, outcome)
+                        rss = self._measure(bench)
                         if bench.pid != pid:
                             pid, grown = bench.pid, rss
                         assert rss - grown <= GROWTH_MIB, f"bounded: {rss - grown:.0f} MiB grown since its start"
-                except Exception as error:  # noqa: BLE001 - whatever it is, it is the turn's result
+                except Exception as error:
                     where = traceback.extract_tb(error.__traceback__)[-1]
                     outcome.broken.append(f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})")
-                    told(f"  {turn:4} BROKEN {each.name}: {outcome.broken[-1]}")
-                    break
-                told(f"  {turn:4} {outcome.took_s[-1]:5.1f} s  {rss:4.0f} MiB  {each.name}")
-            tally.targets += bench.number
-            tally.starts += bench.device.log().count(STARTED)
-    told(tally.told())
-    return [outcome for outcome in outcomes.values() if outcome.runs]
+                    self._told(f"  {self._turn:4} BROKEN {name}")
+                    raise
+                self._told(f"  {self._turn:4} {outcome.took_s[-1]:5.1f} s  {rss:4.0f} MiB  {name}")
+        finally:
+            self._targets += bench.number
+            self._starts += bench.device.log().count(STARTED)
 
+    def _break_and_judge(self, bench: Bench, outcome: Outcome) -> None:
+        """A random target, which the fault's own may follow or replace; then the fault, and the judge."""
+        bench.begin(f"{self._wish.seed}/soak/{self._turn}", self._turn)
+        bench.beside = random_services(bench.random)
+        if bench.random.random() < 0.5:
+            bench.publish()
+            bench.converge(60)
+        outcome.fault.inject(bench)
+        outcome.took_s.append(bench.converge(outcome.fault.within_s + 15))
+        outcome.gaps_s.append(examine(bench))
 
-def _turn(wish: Wish, bench: Bench, turn: int, outcome: Outcome) -> None:
-    """A random target, which the fault's own may follow or replace; then the fault, and the judge."""
-    bench.begin(f"{wish.seed}/soak/{turn}", turn)
-    bench.beside = random_services(bench.random)
-    if bench.random.random() < 0.5:
-        bench.publish()
-        bench.converge(60)
-    outcome.fault.inject(bench)
-    outcome.took_s.append(bench.converge(outcome.fault.within_s + 15))
-    outcome.gaps_s.append(examine(bench))
+    def _measure(self, bench: Bench) -> float:
+        process = psutil.Process(bench.pid)
+        rss = process.memory_info().rss / 2**20
+        files = [each for each in bench.device.data.rglob("*") if each.is_file()]
+        self._memory_mib.append(rss)
+        self._files.append(process.num_fds())
+        self._data_kib.append(sum(each.stat().st_size for each in files) / 1024)
+        return rss
+
+    def _tally(self) -> str:
+        figures = (("MiB", self._memory_mib), ("descriptors", self._files), ("KiB of data", self._data_kib))
+        grown = "; ".join(
+            f"{unit}: first {each[0]:.0f}, last {each[-1]:.0f}, most {max(each):.0f}" for unit, each in figures if each
+        )
+        return f"{self._targets} targets, {self._starts} starts of the agent; {grown}"
 
 
 def random_services(rng: random.Random) -> dict[str, Any]:

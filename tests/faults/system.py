@@ -124,7 +124,13 @@ class PowerSupply:
         os.sync()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, broken: object, *_: object) -> None:
+        if broken:
+            # Whoever still has it open is ended by others; what it had is nobody's concern any more.
+            _run("umount", "-l", str(self._folder))
+            _run("losetup", "--detach", self._loop)
+            shutil.rmtree(self._work)
+            return
         aside = self._work / "kept"
         shutil.copytree(self._folder, aside, ignore=shutil.ignore_patterns("lost+found"))
         self._unmount()
