@@ -132,10 +132,13 @@ class Intake:
         arrived, self._arrived = self._arrived, []
         for message in arrived:
             self._refused.pop(self.agent.options.topics.scope_of(message.topic) or FLEET, None)
-        by_scope = _by_scope([*self._waiting, *(each for message in arrived if (each := self._open(message)))])
-        self._waiting = [each for opened in by_scope.values() for each in opened[:KEPT]]
-        for lower in (each for opened in by_scope.values() for each in opened[KEPT:]):
-            self._acknowledge(lower.token)
+        opened = [*self._waiting, *(each for message in arrived if (each := self._open(message)))]
+        # One that came five times is one, or it would leave no place for what there is to fall back on.
+        distinct = {(each.scope, each.target.version, each.target.digest): each for each in reversed(opened)}
+        self._waiting = [each for highest in _by_scope(distinct.values()).values() for each in highest[:KEPT]]
+        kept = {id(each) for each in self._waiting}
+        for other in (each for each in opened if id(each) not in kept):
+            self._acknowledge(other.token)
 
     def _judge(self, opened: list[_Opened]) -> None:
         """The highest good version of each scope; lower ones that came with it are only acknowledged."""

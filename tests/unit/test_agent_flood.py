@@ -70,3 +70,18 @@ def test_a_flood_of_what_is_refused_fills_nothing() -> None:
     assert not device.agent.intake._arrived
     assert device.store.outbox_counts().rows <= REFUSED
     assert device.agent.current.read().converged
+
+
+def test_what_is_refused_and_comes_many_times_does_not_hide_what_there_is_to_fall_back_on() -> None:
+    device = settled({"web": app(api=service("api:1"))})
+    device.broker.disconnect()
+    device.settle()
+    good = payload({"web": app(api=service("api:2"))}, revision=2)
+    bad = payload({"web": app(api=service("api:2", build="."))}, revision=10_000)
+    for content in (good, *[bad] * 6):
+        device.broker.arrive(TOPICS.fleet_target, content, retain=True)
+    device.broker.connect()
+    device.converge()
+    assert device.told()[-1] == "applied 1.2"
+    assert device.told().count("rejected 1.10000 unsupported") == 1
+    assert not device.broker.unacknowledged
