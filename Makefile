@@ -5,6 +5,8 @@ RUN := scripts/run
 CODE := device_agent cloud_sim tests $(wildcard benchmarks)
 # The fast ones first, so that a simple mistake is told in seconds.
 TESTS := $(wildcard tests/unit tests/property tests/contract tests/e2e tests/faults)
+# Most of the time is waiting, for engines and brokers. A file's tests stay together: they share what was set up for them.
+SIDE_BY_SIDE := -n 3 --dist loadfile
 
 .PHONY: help setup python demo test faults lint format bench lock clean
 
@@ -20,9 +22,9 @@ python:
 demo: setup ## the main job for real: a broker, an agent, a target, running containers, the agent replaced
 	@$(RUN) scripts/demo
 
-test: setup ## the whole test suite; ARGS="-k name" goes to pytest
+test: setup ## the whole test suite; ARGS="-k name" goes to pytest, "-n 0" runs them one by one
 	@scripts/tools strace faketime mkfs.ext4:e2fsprogs
-	@$(RUN) pytest $(TESTS) $(ARGS)
+	@$(RUN) pytest $(SIDE_BY_SIDE) $(TESTS) $(ARGS)
 
 faults: setup ## break a device in every way there is, and see it come right; ARGS="--list" names the ways
 	@scripts/tools strace faketime mkfs.ext4:e2fsprogs

@@ -16,7 +16,6 @@ from device_agent.wire import messages
 from device_agent.wire.commands import VERBS, encode_answer, read_command
 from device_agent.wire.target import read_target
 from device_agent.wire.topics import Topics
-from tests.eventually import eventually
 
 
 class Address(Protocol):
@@ -60,10 +59,12 @@ class PlainDevice:
         self.client.will_set(self.topics.session, messages.encode_will(device, session), qos=1, retain=True)
         self.client.on_connect = self._on_connect
         self.client.on_message = self._on_message
+        subscribed = threading.Event()
+        self.client.on_subscribe = lambda *_: subscribed.set()
         self.client.reconnect_delay_set(1, 1)
         self.client.connect(broker.host, broker.port)
         self.client.loop_start()
-        eventually(self.client.is_connected, 10, f"{device} is connected")
+        assert subscribed.wait(10), f"{device} is not connected"
 
     def __enter__(self) -> Self:
         return self

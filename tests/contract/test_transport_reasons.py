@@ -9,6 +9,7 @@ from device_agent.ports import Connected, Disconnected, Published, TransportEven
 from tests.broker import free_ports
 from tests.contract.scripted_broker import CONNACK, SUBACK, Scripted, connack, disconnect, reference
 from tests.contract.transport_bench import ID, SESSION, TARGET, device
+from tests.eventually import eventually
 
 WILL = Will(SESSION, b"", 0)
 SECOND_TRY = Pace(connect=0.5, first=0.05, longest=0.1)
@@ -156,9 +157,10 @@ def test_the_keep_alive_that_the_broker_sets_is_the_one_that_counts() -> None:
 
 def test_no_more_is_sent_than_the_broker_takes_at_once() -> None:
     puback = b"\x40\x02\x00\x02"
-    with Scripted(connack(0, b"\x21\x00\x01"), SUBACK, puback) as broker, device(broker.settings()) as one:
+    with Scripted(connack(0, b"\x21\x00\x01"), SUBACK, b"", puback) as broker, device(broker.settings()) as one:
         assert one.expect(Connected).receive_maximum == 1
         first = one.transport.publish(SESSION, b"{}", qos=1, retain=True)
+        eventually(lambda: len(broker.heard) == 3, 5, "the first is there, and not acknowledged yet")
         assert one.transport.publish(SESSION, b"{}", qos=1, retain=True) is None
         assert one.transport.publish(SESSION, b"{}", qos=0, retain=False) is not None
         assert one.expect(Published).handle == first
