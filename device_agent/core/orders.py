@@ -32,17 +32,22 @@ def _stops(order: Order, app: WantedApp) -> bool:
     return order.verb == STOP and first is not None and first.definition == order.content
 
 
-def orders_for(verb: str, wanted: WantedApp, service: str, observed: Observed) -> list[Order]:
-    """What is to be remembered of a `stop`, `start` or `restart`: nothing where there is nothing to do."""
+def orders_for(
+    verb: str, wanted: WantedApp, service: str, observed: Observed, stopping: Collection[str] = ()
+) -> list[Order]:
+    """What is to be remembered of a `stop`, `start` or `restart`: nothing where there is nothing to do.
+
+    `stopping`: ids of containers that are being stopped now. One that is to be started goes through with its stop.
+    """
     if verb == STOP:
         return [Order(wanted.name, service, STOP, wanted.services[service].definition)]
     matches = match_services(wanted, observed)
     containers = {name: matches[name].winner for name in wanted.instances(service)}
     # What is not there is made and started anyway, and what runs has been started.
     return [
-        Order(wanted.name, name, verb, container.run)
+        Order(wanted.name, name, RESTART if container.id in stopping else verb, container.run)
         for name, container in containers.items()
-        if container and (verb == RESTART or not container.up)
+        if container and (verb == RESTART or not container.up or container.id in stopping)
     ]
 
 

@@ -128,6 +128,11 @@ class Acting:
         with suppress(EngineAway, EngineError):
             self.engine.stop(container_id, 0.0)
 
+    def being_stopped(self, app: str) -> frozenset[str]:
+        """Ids of the containers of an app that are being stopped now."""
+        flying = self.runs[app].flying.values() if app in self.runs else ()
+        return frozenset(step.action.id for step in flying if isinstance(step.action, Stop))
+
     @property
     def busy(self) -> bool:
         return any(run.flying for run in self.runs.values())

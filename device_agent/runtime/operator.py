@@ -49,7 +49,8 @@ def _order(agent: "Agent", args: Mapping[str, Json], verb: str) -> Json:
         raise Refused("engine_away", "the engine has not answered yet: nothing can be done with containers")
     if observed and verb == RESTART:
         names += restarted_with(app, names, observed)
-    new = [order for name in names for order in orders_for(verb, app, name, observed or Observed())]
+    stopping = agent.reconciler.acting.being_stopped(app.name)
+    new = [order for name in names for order in orders_for(verb, app, name, observed or Observed(), stopping)]
     old = [order for order in agent.orders.values() if order.app == app.name and service_of(order.service) in names]
     _replace(agent, old, new)
     log.info(verb, app=app.name, services=names)

@@ -93,6 +93,20 @@ def test_a_start_takes_the_stop_back():
     assert "drift" not in device.events()
 
 
+def test_a_start_while_it_is_being_stopped_is_no_drift():
+    """A container that does not end by itself takes its grace, and operators are faster."""
+    device = running()
+    device.jobs.held.add(STOP)
+    device.ask("stop", app="web", service="api")
+    device.ask("start", app="web", service="api")
+    device.jobs.held.clear()
+    device.wait(30)
+    assert device.ups() == {"web/api", "web/db"}
+    assert device.store.rows.orders == {}
+    assert device.store.rows.attempts == {}
+    assert "drift" not in device.events()
+
+
 def test_a_start_of_what_runs_changes_nothing():
     device = running()
     before = starts(device)
