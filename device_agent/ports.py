@@ -276,5 +276,8 @@ class Transport(Protocol):
     def acknowledge(self, token: object) -> None:
         """Send the PUBACK, when the connection that brought the message still stands."""
 
+    def subscribe_again(self) -> None:
+        """Ask the broker once more for what it retains on `subscriptions`. It arrives as `Received`, if at all."""
+
     def stop(self, farewell: tuple[str, bytes] | None, timeout_s: float) -> None:
         """Publish the farewell (retained, QoS 1), wait for its PUBACK, disconnect cleanly."""

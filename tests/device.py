@@ -149,6 +149,11 @@ class Broker(FakeTransport):
         super().acknowledge(token)
         self.fuse.call("puback.done")
 
+    def subscribe_again(self) -> None:
+        self.fuse.call("subscribe")
+        super().subscribe_again()
+        self.fuse.call("subscribe.done")
+
     def lose_unanswered(self) -> None:
         """What the broker has not answered never reached it: `hold_pubacks` was on, and the connection breaks."""
         if self.hold_pubacks:

@@ -6,7 +6,7 @@ It passes the same contract suite as the real one. The test moves the world with
 
 import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from device_agent.model.errors import Refused
@@ -93,6 +93,12 @@ class FakeTransport:
             if received is not None and self.connected:
                 self.acknowledged.append(received)
 
+    def subscribe_again(self) -> None:
+        with self._lock:
+            if not self.connected or self.stopped:
+                return
+        self._bring_retained(self._subscriptions)
+
     def stop(self, farewell: tuple[str, bytes] | None, timeout_s: float) -> None:  # noqa: ARG002 - the port's signature
         with self._lock:
             if self.connected and farewell is not None:
@@ -112,9 +118,7 @@ class FakeTransport:
             self._queued.clear()
         refused = tuple(topic for topic in self._optional if topic in self.forbidden)
         self._deliver(Connected(self.session, self.maximum_packet_size, self.receive_maximum, refused))
-        for topic in (*self._subscriptions, *self._optional):
-            if topic in self.retained and topic not in refused:
-                self._bring(Received(topic, self.retained[topic], next(self._numbers), retained=True))
+        self._bring_retained(topic for topic in (*self._subscriptions, *self._optional) if topic not in refused)
         for received in again:
             self._bring(received)
         return self.session
@@ -168,6 +172,11 @@ class FakeTransport:
     def on(self, topic: str) -> list[Sent]:
         """What the device has published there."""
         return [sent for sent in self.sent if sent.topic == topic]
+
+    def _bring_retained(self, topics: Iterable[str]) -> None:
+        for topic in topics:
+            if topic in self.retained:
+                self._bring(Received(topic, self.retained[topic], next(self._numbers), retained=True))
 
     def _bring(self, received: Received) -> None:
         with self._lock:

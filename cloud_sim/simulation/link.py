@@ -159,6 +159,12 @@ class Link:
             self._client.ack(token[1], 1)
             self.network.to_flush(self)
 
+    def subscribe_again(self) -> None:
+        """See the port."""
+        if self._client is not None and self._granted_at is not None:
+            self._subscribe(self._client, self._subscriptions)
+            self.network.to_flush(self)
+
     def stop(self, farewell: tuple[str, bytes] | None, timeout_s: float) -> None:  # noqa: ARG002 - the port's
         """See the port; here it does not wait, and the network carries it out."""
         self.stopped = True
@@ -339,7 +345,9 @@ class Link:
             return
         self._largest = getattr(properties, "MaximumPacketSize", LARGEST_PACKET)
         self._receive_maximum = getattr(properties, "ReceiveMaximum", _MIDS - 1)
-        topics = (*self._subscriptions, *self._optional)
+        self._subscribe(client, (*self._subscriptions, *self._optional))
+
+    def _subscribe(self, client: paho.Client, topics: tuple[str, ...]) -> None:
         if self.network.v5:
             options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE)
             client.subscribe([(topic, options) for topic in topics])
@@ -349,6 +357,8 @@ class Link:
     def _on_subscribe(
         self, _client: paho.Client, _data: object, _mid: int, reasons: list[Any], _properties: object
     ) -> None:
+        if self._granted_at is not None:
+            return  # subscribed again: what stands already stays
         needed = len(self._subscriptions)
         refused = [str(reason) for reason in reasons[:needed] if reason.is_failure]
         if refused:

@@ -112,6 +112,12 @@ class MqttTransport:
         if link is not None and isinstance(token, Token):
             link.acknowledge(token)
 
+    def subscribe_again(self) -> None:
+        """See the port."""
+        link = self._live
+        if link is not None:
+            link.subscribe_again()
+
     def stop(self, farewell: tuple[str, bytes] | None, timeout_s: float) -> None:
         """See the port. When the farewell is not acknowledged in time, the Will is left to tell."""
         deadline = time.monotonic() + timeout_s

@@ -64,6 +64,10 @@ class Token:
     """0 for a QoS 0 message."""
 
 
+def _together(topics: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    return tuple(topics[at : at + _TOGETHER] for at in range(0, len(topics), _TOGETHER))
+
+
 class Link:
     def __init__(
         self,
@@ -88,8 +92,8 @@ class Link:
         self._v5 = broker.version == "5"
         self._wants = wants
         self._pace = pace
-        topics = (*subscriptions, *optional)
-        self._subscriptions = tuple(topics[at : at + _TOGETHER] for at in range(0, len(topics), _TOGETHER))
+        self._subscriptions = _together((*subscriptions, *optional))
+        self._retaining = _together(subscriptions)
         self._optional = frozenset(optional)
         self._asked: dict[int, tuple[str, ...]] = {}
         """Message id of a SUBSCRIBE → its topics, until it is answered."""
@@ -256,6 +260,11 @@ class Link:
             self._client.ack(token.mid, 1)
             self._wake()
 
+    def subscribe_again(self) -> None:
+        for topics in self._retaining:
+            self._subscribe(self._client, topics)
+        self._wake()
+
     def leave(self, farewell: tuple[str, bytes] | None, timeout_s: float) -> None:
         """DISCONNECT, once the farewell has been acknowledged; without that, only close."""
         said = True
@@ -333,6 +342,13 @@ class Link:
         properties.WillDelayInterval = will.delay_s
         return properties
 
+    def _subscribe(self, client: paho.Client, topics: tuple[str, ...]) -> int | None:
+        """With MQTT 5 asked for, and in 3.1.1 always, what is retained is sent, also when it stands already."""
+        options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE)
+        return client.subscribe(
+            [(topic, options) for topic in topics] if self._v5 else [(topic, 1) for topic in topics]
+        )[1]
+
     def _on_connect(self, client: paho.Client, _data: object, _flags: object, reason: Any, properties: Any) -> None:
         if reason.is_failure:
             self._failure = self._failure or not_let_in(self._broker, reason, properties)
@@ -343,18 +359,18 @@ class Link:
         self._keepalive = getattr(properties, "ServerKeepAlive", self._pace.keepalive)
         if not self._subscriptions:
             self._grant()
-        options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE)
         for topics in self._subscriptions:
-            _, mid = client.subscribe(
-                [(topic, options) for topic in topics] if self._v5 else [(topic, 1) for topic in topics]
-            )
+            mid = self._subscribe(client, topics)
             if mid is not None:
                 self._asked[mid] = topics
 
     def _on_subscribe(
         self, _client: paho.Client, _data: object, mid: int, reasons: list[ReasonCode], properties: Properties
     ) -> None:
-        for topic, reason in zip(self._asked.pop(mid), reasons, strict=True):
+        topics = self._asked.pop(mid, None)
+        if topics is None:
+            return  # subscribed again: what stands already stays
+        for topic, reason in zip(topics, reasons, strict=True):
             if reason.is_failure and topic in self._optional:
                 self._not_granted.append(topic)
             elif reason.is_failure:

@@ -4,8 +4,8 @@ After every (re)connection the broker sends what it retains and what it queued. 
 is evaluated, once both scopes have answered or a settle time has passed: three queued revisions are one change. When
 it is refused, the next lower one is: it would have been taken, had the device been online.
 
-A burst is braked: after two acceptances within a second the next target waits for that second to end, and what comes
-meanwhile is one change, too. What is lower than the highest few that wait is acknowledged without being judged.
+A flood is braked (`core.brake`): its first is judged at once, and the highest of what follows when it is over. What is
+lower than the highest few that wait is acknowledged without being judged, so that the broker sends on.
 
 Where no floor is known, nothing is judged before the first look at the engine: the database may be lost, and then what
 runs tells the floor, and that there is something which an empty target would remove.
@@ -14,13 +14,14 @@ What is refused for what it says is judged again when the other scope's target h
 an app that the fleet's next one brings. So the order in which the two arrive means nothing.
 """
 
-from collections import deque
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import structlog
 
+from device_agent.core.brake import Brake
 from device_agent.core.intake import Standing, Wanted, admit, changed_apps, decide
 from device_agent.model.errors import Refused, StoreFull
 from device_agent.model.memory import AcceptedTarget, Floor
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from device_agent.runtime.agent import Agent
 
 SETTLE_S = 2.0
-BURST, BURST_S = 2, 1.0
-"""So many acceptances within so many seconds are carried out at once."""
 KEPT = 5
 """Of each scope, while it is braked: lower ones to fall back on, should the highest be refused."""
 _FOR_ITS_HEADER = frozenset(("scope", "expired", "stale", "fork"))
@@ -56,6 +55,10 @@ class _Opened:
     token: object
 
 
+def _brakes() -> dict[str, Brake]:
+    return {scope: Brake() for scope in SCOPES}
+
+
 @dataclass(slots=True)
 class Intake:
     agent: "Agent"
@@ -67,7 +70,7 @@ class Intake:
     _arrived: list[Received] = field(default_factory=list)
     _waiting: list[_Opened] = field(default_factory=list)
     """Opened, and not judged yet."""
-    _accepted_at: deque[float] = field(default_factory=lambda: deque(maxlen=BURST))
+    _brakes: dict[str, Brake] = field(default_factory=_brakes)
     _answered: set[str] = field(default_factory=set)
     _told_stale: set[tuple[str, Version]] = field(default_factory=set)
     _refused: dict[str, _Opened] = field(default_factory=dict)
@@ -82,6 +85,7 @@ class Intake:
         self._settling, self.settle_at = True, None
         self._arrived.clear()
         self._waiting.clear()
+        self._brakes = _brakes()
         self._answered.clear()
         self.unstored.clear()
         self._refused.clear()
@@ -105,9 +109,10 @@ class Intake:
             self._settling, self.settle_at = False, None
         if self._arrived:
             self._open_arrived()
-        if self._waiting and now >= self._calm_at:
-            waiting, self._waiting = self._waiting, []
-            self._judge(waiting)
+        due = {scope for scope, brake in self._brakes.items() if self._is_due(brake, now)}
+        if due:
+            waiting, self._waiting = self._waiting, [each for each in self._waiting if each.scope not in due]
+            self._judge([each for each in waiting if each.scope in due])
         if self.unstored and self.agent.journal.may_write:
             again, self.unstored = self.unstored, []
             for opened in again:
@@ -117,21 +122,29 @@ class Intake:
         """Monotonic time at which what has arrived is judged; None: it was, or something else is waited for."""
         if not self._knows_floors:
             return None
-        return self._calm_at if self._waiting else self.settle_at
+        times = (self.settle_at, *(brake.due for brake in self._brakes.values()))
+        return min((time for time in times if time is not None), default=None)
 
     @property
     def _knows_floors(self) -> bool:
         return bool(self.agent.floors) or self.agent.reconciler.observed is not None
 
-    @property
-    def _calm_at(self) -> float:
-        return self._accepted_at[0] + BURST_S if len(self._accepted_at) == BURST else 0.0
+    def _is_due(self, brake: Brake, now: float) -> bool:
+        if brake.due is None or now < brake.due:
+            return False
+        if brake.asks(now):
+            self.agent.link.transport.subscribe_again()
+            return False
+        brake.judged(now)
+        return True
 
     def _open_arrived(self) -> None:
         """What can be read waits to be judged: the highest few of each scope."""
         arrived, self._arrived = self._arrived, []
-        for message in arrived:
-            self._refused.pop(self.agent.options.topics.scope_of(message.topic) or FLEET, None)
+        scopes = Counter(self.agent.options.topics.scope_of(message.topic) or FLEET for message in arrived)
+        for scope, count in scopes.items():
+            self._refused.pop(scope, None)
+            self._brakes[scope].heard(count, self.agent.clock.monotonic())
         opened = [*self._waiting, *(each for message in arrived if (each := self._open(message)))]
         # One that came five times is one, or it would leave no place for what there is to fall back on.
         distinct = {(each.scope, each.target.version, each.target.digest): each for each in reversed(opened)}
@@ -303,7 +316,6 @@ class Intake:
     def _accept(self, wanted: Wanted, *arriving: _Opened) -> None:
         """One transaction: the targets, their floors, and what is told of them. Then the world may know."""
         agent = self.agent
-        self._accepted_at.append(agent.clock.monotonic())
         forgiven = frozenset[str]().union(*(agent.releases.forgiven(each.scope, wanted) for each in arriving))
         writes: list[Callable[[Transaction], None]] = [_forgive(app) for app in sorted(forgiven)]
         accepted = [self._accepted(each.target, wanted, forgiven, alone=len(arriving) == 1) for each in arriving]

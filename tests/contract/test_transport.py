@@ -89,6 +89,36 @@ def test_what_is_retained_arrives_after_connected_each_time(bench: Bench) -> Non
     assert bench.expect(Received).payload == b"one"
 
 
+def test_what_is_retained_arrives_once_more_when_it_is_subscribed_to_again(bench: Bench) -> None:
+    bench.publish(bench.topics.target, b"one", retain=True)
+    bench.publish(bench.topics.optional[0], b"not asked for", retain=True)
+    bench.up()
+    bench.start()
+    bench.expect(Connected)
+    for _ in range(2):
+        bench.transport.acknowledge(bench.expect(Received).token)
+
+    bench.transport.subscribe_again()
+    again = bench.expect(Received)
+    bench.transport.acknowledge(again.token)
+    bench.publish(bench.topics.target, b"two")
+    live = bench.expect(Received)
+    bench.transport.acknowledge(live.token)
+    bench.publish(bench.topics.other, b"three")
+
+    assert (again.topic, again.payload, again.retained) == (bench.topics.target, b"one", True)
+    # Nothing comes twice, and the connection stands.
+    assert (live.payload, bench.expect(Received).payload) == (b"two", b"three")
+
+
+def test_nothing_is_subscribed_to_again_without_a_connection(bench: Bench) -> None:
+    bench.start()
+    bench.expect(Disconnected)
+    bench.transport.subscribe_again()
+    bench.up()
+    assert bench.expect(Connected).session == 1
+
+
 def test_what_was_not_acknowledged_comes_again_and_what_was_does_not(bench: Bench) -> None:
     bench.up()
     bench.start()

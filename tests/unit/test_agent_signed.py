@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from device_agent.core.brake import CALM_S
 from device_agent.runtime.intake import SETTLE_S
 from device_agent.wire.dsse import load_trusted_keys, seal
 from tests.builders import app, payload, service
@@ -73,6 +74,7 @@ def test_a_hostile_broker_can_neither_replay_nor_readdress(folder: Path) -> None
     device = asking(folder)
     old, new = signed(ALICE), signed(ALICE, revision=2)
     device.bring(new)
+    device.wait(CALM_S)
     device.bring(old)
     assert refusal(device) == "stale"
     device.bring(signed(ALICE, revision=3, device="d2"), device=True)
