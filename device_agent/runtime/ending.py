@@ -51,6 +51,7 @@ class Ending:
         agent.stopping.set()
         agent.journal.delete_confirmed(now=True)
         agent.journal.flush()
+        agent.link.report(agent.current.read(), agent.host.figures, last=True)
         agent.link.stop(FAREWELL_S)
         agent.store.close()
         self.finished = True

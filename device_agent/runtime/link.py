@@ -244,15 +244,18 @@ class Link:
             return False
         return self._host is None or left_bucket(self._host, host)
 
-    def report(self, state: State, host: HostFigures | None = None) -> bool:
-        """Publish the state when it differs from what was sent. False: it is to be tried again at `state_due`."""
+    def report(self, state: State, host: HostFigures | None = None, *, last: bool = False) -> bool:
+        """Publish the state when it differs from what was sent. False: it is to be tried again at `state_due`.
+
+        The `last` one before the farewell does not wait its turn: nobody would send it then.
+        """
         if self.session is None:
             return True
         same = replace(state, outbox_rows=0, outbox_dropped=0)
         if same == self._state and not self.host_is_news(host):
             return True
         now = self.clock.monotonic()
-        if self._full or (self._state is not None and now < self.state_due()):
+        if self._full or (self._state is not None and not last and now < self.state_due()):
             return False
         counts = self.outbox()
         full = replace(state, outbox_rows=counts.rows, outbox_dropped=counts.dropped)

@@ -48,6 +48,16 @@ def test_a_restart_offline_runs_the_last_target_from_local_images():
     assert device.broker.started
 
 
+def test_a_stop_leaves_the_last_state_however_soon_after_the_one_before():
+    device = settled()
+    device.publish(WEB2, revision=2)
+    device.publish({"db": app(db=service("db:1"))}, device="d1")
+    assert device.state()["have"]["device"] is None, "or there is nothing left to tell"
+    device.stop()
+    assert device.state()["have"]["device"]["revision"] == 1
+    assert device.broker.sent[-1].topic == TOPICS.session
+
+
 def test_the_first_look_is_on_its_way_before_the_network_is_thought_of():
     device = settled()
     device.cut_power()
