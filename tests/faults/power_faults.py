@@ -40,10 +40,10 @@ def power_cut(bench: Bench) -> None:
     assert bench.device.stop() == 0
     with PowerSupply(bench.device.data) as supply:
         bench.restart()
-        bench.converge(30)
+        bench.converge(60)
         for _ in range(CUTS):
             _cut_power(bench, supply, lying=False)
-            bench.converge(30)
+            bench.converge(60)
         assert bench.device.stop() == 0
     bench.restart()
 
@@ -54,7 +54,7 @@ def lying_disk(bench: Bench) -> None:
     assert bench.device.stop() == 0
     with PowerSupply(bench.device.data) as supply:
         bench.restart()
-        bench.converge(30)
+        bench.converge(60)
         with injecting(bench.pid, "fdatasync,fsync", "retval=0"):
             _cut_power(bench, supply, lying=True)
         bench.converge(60)
@@ -68,11 +68,11 @@ def torn(bench: Bench) -> None:
     assert bench.device.stop() == 0
     with PowerSupply(bench.device.data) as supply:
         bench.restart()
-        bench.converge(30)
+        bench.converge(60)
         for _ in range(CUTS):
             _tear(bench, supply)
             bench.restart()
-            bench.converge(30)
+            bench.converge(60)
         assert bench.device.stop() == 0
     bench.restart()
 
