@@ -6,6 +6,7 @@ The image is `REGISTRY_IMAGE` (default `registry:2`). Engines talk plain HTTP to
 import contextlib
 import json
 import os
+import random
 import re
 import secrets
 import socket
@@ -30,12 +31,18 @@ _PORT = 5000
 _MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 
 
+def _free_port() -> int:
+    """Below those that the kernel hands out: nobody is given it before the registry has it."""
+    while True:
+        with contextlib.suppress(OSError), socket.create_server(("", random.randrange(20_000, 32_000))) as free:
+            return int(free.getsockname()[1])
+
+
 class Registry:
     def __init__(self, htpasswd: Path | None = None) -> None:
         """With `htpasswd`, everybody has to log in."""
         # A port of ours: one that the engine chooses would be another one after a restart.
-        with socket.create_server(("", 0)) as free:
-            self.port = int(free.getsockname()[1])
+        self.port = _free_port()
         image = os.environ.get("REGISTRY_IMAGE", "registry:2")
         self.host = f"127.0.0.1:{self.port}"
         self._login = {"username": USER, "password": PASSWORD} if htpasswd else None

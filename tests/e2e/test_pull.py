@@ -23,10 +23,16 @@ from tests.registry_proxy import registry_proxy
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 
 
-@pytest.fixture
-def shop() -> Iterator[Registry]:
+@pytest.fixture(scope="module")
+def one_for_all() -> Iterator[Registry]:
     with registry() as running:
         yield running
+
+
+@pytest.fixture
+def shop(one_for_all: Registry) -> Iterator[Registry]:
+    yield one_for_all
+    one_for_all.start()  # a test may have stopped it
 
 
 @contextlib.contextmanager
