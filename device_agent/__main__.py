@@ -10,11 +10,10 @@ def main() -> int:
         # structlog loads rich, where it finds it, to draw tracebacks that an agent has no use for: 4 MiB and 50 ms.
         sys.modules["rich"] = None  # type: ignore[assignment]
         # What is imported stays: to look for garbage in it costs a fifth of the start, and later a little for ever.
+        # `run` freezes it, and turns the collector on again.
         gc.disable()
         from device_agent.cli.run import run  # noqa: PLC0415
 
-        gc.freeze()
-        gc.enable()
         return run()
     from device_agent.cli.commands import main as typed  # noqa: PLC0415
 

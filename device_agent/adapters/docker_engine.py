@@ -6,11 +6,12 @@ Nothing is connected before the first call, and no call blocks for ever. Looking
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import closing
 from datetime import datetime
 from functools import cached_property
 from http import HTTPStatus
-from threading import Event
+from threading import Event, Thread
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -51,6 +52,7 @@ class DockerEngine:
         self._volumes = Memo(look.volumes(owner))
         self._image_list = ImageList()
         self._apps: dict[str, str] = {}
+        self._ahead: Future[Observed] | None = None
 
     @cached_property
     def _actions(self) -> "Actions":
@@ -58,7 +60,23 @@ class DockerEngine:
 
         return Actions(self._http)
 
+    def begin(self) -> None:
+        """Begin the first look, before there is anybody who asks for it: `observe` takes what it finds."""
+        ahead = self._ahead = Future[Observed]()
+
+        def look() -> None:
+            try:
+                ahead.set_result(self._observe(frozenset()))
+            except BaseException as error:  # noqa: BLE001 - raised where it is asked for
+                ahead.set_exception(error)
+
+        Thread(target=look, name="first look", daemon=True).start()
+
     def observe(self, stale: frozenset[str] | None = frozenset()) -> Observed:
+        ahead, self._ahead = self._ahead, None
+        return ahead.result() if ahead else self._observe(stale)
+
+    def _observe(self, stale: frozenset[str] | None) -> Observed:
         since = self._inspections.now()
         images = None if stale is None else self._image_list.trusted()
         listing = self._image_list.begin() if images is None else 0

@@ -17,11 +17,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from device_agent.adapters.broker import Address, Broker, Pace, Wants, parse_url
-from device_agent.adapters.mqtt_link import Link, Token
 from device_agent.adapters.mqtt_reasons import DUPLICATE, LOST, REFUSED, Failed, at
 from device_agent.ports import Connected, Disconnected, TransportEvent, Will
+
+if TYPE_CHECKING:
+    from device_agent.adapters.mqtt_link import Link
 
 __all__ = ["Broker", "MqttTransport", "Pace", "Wants", "parse_url"]
 
@@ -109,7 +112,7 @@ class MqttTransport:
     def acknowledge(self, token: object) -> None:
         """See the port."""
         link = self._live
-        if link is not None and isinstance(token, Token):
+        if link is not None:
             link.acknowledge(token)
 
     def subscribe_again(self) -> None:
@@ -154,6 +157,9 @@ class MqttTransport:
 
     def _once(self) -> tuple[Failed, float | None]:
         """One connection, from beginning to end: why it ended, and how long its subscriptions stood (None: never)."""
+        # It brings paho along, which the thread loads by itself: nobody who only looks and plans waits for it.
+        from device_agent.adapters.mqtt_link import Link  # noqa: PLC0415
+
         link: Link | None = None
         try:
             if self._session is None:

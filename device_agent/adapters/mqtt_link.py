@@ -255,8 +255,8 @@ class Link:
             self._deliver(Published(self._handle(info.mid), refusal))
         return self._handle(info.mid)
 
-    def acknowledge(self, token: Token) -> None:
-        if token.link == self._number and token.mid:
+    def acknowledge(self, token: object) -> None:
+        if isinstance(token, Token) and token.link == self._number and token.mid:
             self._client.ack(token.mid, 1)
             self._wake()
 

@@ -335,7 +335,7 @@ def doctor(as_json: Json = False) -> None:
 @app.command()
 def healthcheck() -> None:
     """Whether the agent's loop is alive: its heartbeat is younger than 90 s."""
-    from device_agent.cli.run import HEARTBEAT  # noqa: PLC0415 - loads the whole agent
+    from device_agent.cli.serve import HEARTBEAT  # noqa: PLC0415 - loads the whole agent
 
     heartbeat = load().control_socket.parent / HEARTBEAT
     try:

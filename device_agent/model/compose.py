@@ -18,7 +18,8 @@ _CPU_PERIOD = 100_000
 class Frozen(BaseModel):
     """A strict, closed, frozen object. Unknown keys are refused, except `x-…`, which are reported as warnings."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    # Built when first used: most are never used by themselves, only as a part of `App`.
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", defer_build=True)
 
 
 class Restart(Frozen):

@@ -20,7 +20,6 @@ from device_agent.model.target import Json
 from device_agent.ports import PullProgress
 from device_agent.runtime import operator, purge
 from device_agent.runtime.arguments import document, no_more
-from device_agent.runtime.explain import explained
 from device_agent.runtime.history import history
 from device_agent.runtime.planning import plan_body, planned
 from device_agent.wire.commands import RUNNING
@@ -138,6 +137,8 @@ def _plan(agent: "Agent", args: Mapping[str, Json]) -> Json:
 
 
 def _explain(agent: "Agent", args: Mapping[str, Json]) -> Json:
+    from device_agent.runtime.explain import explained  # noqa: PLC0415 - not loaded before somebody asks
+
     no_more(args, "app", "service")
     return explained(agent, args.get("app"), args.get("service"))
 

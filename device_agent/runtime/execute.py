@@ -3,8 +3,6 @@
 import threading
 from collections.abc import Callable
 
-import tenacity
-
 from device_agent.core.backoff import CAP_S, FIRST_S
 from device_agent.model.errors import EngineError, Kind
 from device_agent.model.steps import (
@@ -38,6 +36,8 @@ def lane(action: Action) -> str:
 
 def execute(action: Action, engine: Engine, stopping: threading.Event) -> None:
     """Carry out a step. Raises `EngineError`, `EngineAway`. `stopping` cuts waits short."""
+    import tenacity  # noqa: PLC0415 - a pass that finds nothing to do does not load it
+
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(_is_hiccup),
         stop=tenacity.stop_after_attempt(_HICCUPS) | tenacity.stop_when_event_set(stopping),
@@ -86,13 +86,15 @@ def _call(action: Action, engine: Engine) -> Callable[[], None]:  # noqa: C901, 
             raise AssertionError("pulls are shared between apps and not a step of a run")
 
 
-# Full jitter: a uniformly random time up to the exponential one, so that a fleet does not retry in step.
-_WAIT = tenacity.wait_random_exponential(multiplier=FIRST_S, max=CAP_S)
-_SLOWER = tenacity.wait_random_exponential(multiplier=5 * FIRST_S, max=CAP_S)
-
-
 def delay_s(count: int, kind: Kind) -> float:
-    """Seconds until the next try after `count` failures. What only another target can mend is tried more slowly."""
+    """Seconds until the next try after `count` failures. What only another target can mend is tried more slowly.
+
+    Full jitter: a uniformly random time up to the exponential one, so that a fleet does not retry in step.
+    """
+    import tenacity  # noqa: PLC0415 - as above
+
+    first_s = 5 * FIRST_S if kind is Kind.TARGET else FIRST_S
+    wait = tenacity.wait_random_exponential(multiplier=first_s, max=CAP_S)
     state = tenacity.RetryCallState(retry_object=tenacity.Retrying(), fn=None, args=(), kwargs={})
     state.attempt_number = count
-    return (_SLOWER if kind is Kind.TARGET else _WAIT)(state)
+    return wait(state)

@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from device_agent.cli import run as composition
+from device_agent.cli import run, serve
 
 NEVER = "never"
-_SILENT = frozenset(("store.outbox", "store.outbox_counts", "store.close", "engine.events", "transport.stop"))
+_SILENT = frozenset(
+    ("store.outbox", "store.outbox_counts", "store.close", "engine.begin", "engine.events", "transport.stop")
+)
 
 
 class Fuse:
@@ -77,11 +79,11 @@ class FusedStore(Fused):
 
 def main() -> int:
     fuse = Fuse(os.environ["POWER_CUT"])
-    store, engine, transport = composition.open_store, composition.DockerEngine, composition._transport
-    composition.open_store = lambda *args: FusedStore(store(*args), fuse, "store")  # type: ignore[assignment]
-    composition.DockerEngine = lambda *args, **keys: Fused(engine(*args, **keys), fuse, "engine")  # type: ignore[assignment,misc]
-    composition._transport = lambda *args: Fused(transport(*args), fuse, "transport")  # type: ignore[assignment]
-    return composition.run()
+    store, engine, transport = serve.open_store, run.DockerEngine, serve._transport
+    serve.open_store = lambda *args: FusedStore(store(*args), fuse, "store")  # type: ignore[assignment]
+    run.DockerEngine = lambda *args, **keys: Fused(engine(*args, **keys), fuse, "engine")  # type: ignore[assignment,misc]
+    serve._transport = lambda *args: Fused(transport(*args), fuse, "transport")  # type: ignore[assignment]
+    return run.run()
 
 
 if __name__ == "__main__":
