@@ -285,7 +285,7 @@ class Device:
 
     @property
     def at_rest(self) -> bool:
-        told = not self.agent._changed and not self.agent.journal.pending and not self.store.outbox_counts().rows
+        told = not self.agent._changed and not self.agent.journal.pending and not self.agent.link.outbox().rows
         return self.agent.current.read().converged and told and not self.broker.unacknowledged
 
     # What arrives.

@@ -56,7 +56,7 @@ def judge(
     if acks:
         device.cloud.wait_for_ack(device.id, verdict="applied", app=None, revision=published.revision, timeout=TOLD_S)
         assert set(device.cloud.gaps(device.id)) <= set(gaps)
-    eventually(lambda: device.snapshot().outbox == 0, TOLD_S, "the outbox is empty")
+    eventually(lambda: device.status()["outbox"]["rows"] == 0, TOLD_S, "the outbox is empty")
     state = client.retained(device.up("state"))
     assert state["converged"] is True, state
     assert state["outbox"]["dropped"] == 0

@@ -32,7 +32,7 @@ def test_an_idle_agent_must_write_nothing_and_say_nothing(device: Device, broker
     device.publish({"web": app(api=service(), db=service(healthcheck={"test": "true", "interval": "1s"}))})
     assert device.process
     pid = device.process.pid
-    eventually(lambda: device.snapshot().outbox == 0, 10, "the outbox is empty")
+    eventually(lambda: device.status()["outbox"]["rows"] == 0, 10, "the outbox is empty")
     eventually(lambda: device.status()["apps"]["web"]["services"]["db"]["status"] == "healthy", 20, "db is healthy")
     with Peer(broker) as peer:
         peer.subscribe(f"fleet/v1/{device.fleet}/#")

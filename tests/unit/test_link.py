@@ -5,7 +5,7 @@ import json
 from device_agent.model.memory import OutboxCounts
 from device_agent.model.report import Happening
 from device_agent.ports import PullProgress
-from device_agent.runtime.link import REPLAY_BURST, REPLAY_PER_S
+from device_agent.runtime.link import DELETE_AFTER_S, FEW_ROWS, REPLAY_BURST, REPLAY_PER_S
 from tests.builders import app, service
 from tests.device import REPLY, TOPICS, Device, settled
 
@@ -76,13 +76,14 @@ def test_no_more_is_on_its_way_than_the_broker_takes():
                 break
             device.broker.puback(device.broker.unanswered.pop())
         device.wait(10)
-        assert device.store.outbox_counts().rows == 0
+        assert device.agent.link.outbox().rows == 0
         assert device.broker.on(REPLY)
         assert device.state()["seq"] >= 1
 
 
 def test_what_has_piled_up_is_sent_at_a_pace_that_a_fleet_can_share():
     device = settled()
+    device.wait(1)
     device.broker.disconnect()
     for number in range(500):
         device.agent.journal.tell(Happening("drift", {"number": number}))
@@ -96,4 +97,17 @@ def test_what_has_piled_up_is_sent_at_a_pace_that_a_fleet_can_share():
     device.wait(30)
     told = [json.loads(sent.payload)["number"] for sent in device.broker.on(TOPICS.event)[before:]]
     assert told == list(range(500))
+    assert device.agent.link.outbox().rows == 0
+    device.wait(DELETE_AFTER_S)
     assert device.store.outbox_counts().rows == 0
+
+
+def test_a_few_rows_that_the_broker_has_go_with_what_is_written_next():
+    device = settled()
+    kept = device.store.outbox_counts().rows
+    assert 0 < kept <= FEW_ROWS
+    device.wait(60)
+    assert (device.store.outbox_counts().rows, device.agent.link.outbox().rows) == (kept, 0)
+    device.agent.journal.tell(Happening("drift"))
+    device.settle()
+    assert device.store.outbox_counts().rows == 1
