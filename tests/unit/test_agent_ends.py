@@ -29,11 +29,12 @@ def touched(device: Device) -> set[str]:
 
 def test_a_restart_touches_nothing_and_says_nothing_new():
     device = settled(TWO)
-    acks = device.told()
+    acks = {ack["seq"]: ack for ack in device.acks()}
     device.cut_power()
     device.boot().converge()
     assert touched(device) == set()
-    assert device.told() == acks
+    # Rows that the broker had were not deleted yet: they are sent once more, as they were.
+    assert {ack["seq"]: ack for ack in device.acks()} == acks
     assert device.state()["converged"]
 
 

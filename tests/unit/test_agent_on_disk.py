@@ -38,7 +38,8 @@ def test_install_update_restart_and_removal(device, tmp_path):
     assert device.containers() == {}
     assert device.told()[-1] == "applied 1.3"
     numbers = [ack["seq"] for ack in device.acks()]
-    assert numbers == sorted(set(numbers))
+    # What the broker had before the power went is told once more, under the same numbers.
+    assert list(dict.fromkeys(numbers)) == sorted(set(numbers))
 
 
 def test_a_deleted_database_is_brought_back_by_the_sidecar(device, tmp_path):
