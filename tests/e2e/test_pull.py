@@ -192,7 +192,8 @@ def test_a_tag_that_moved_must_be_followed_only_where_the_pull_policy_says_so(de
             },
         }
 
-    with forgotten(device, followed, kept, loaded, fixed):
+    # By digest as well: what a tag has moved on from keeps that name.
+    with forgotten(device, followed, kept, loaded, *(digest for _, digest in pushed)):
         device.start()
         device.cloud.publish(apps("first"))
         failed, *_ = eventually(lambda: device.acks(verdict="failed"), 20, "the ack says that nobody may pull it")
