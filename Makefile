@@ -8,7 +8,7 @@ TESTS := $(wildcard tests/unit tests/property tests/contract tests/e2e tests/fau
 # Most of the time is waiting, for engines and brokers. A file's tests stay together: they share what was set up for them.
 SIDE_BY_SIDE := -n 3 --dist loadfile
 
-.PHONY: help setup python demo test faults lint format bench lock clean
+.PHONY: help setup python demo test faults cluster lint format bench lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1\t/' | while IFS="$$(printf '\t')" read -r target text; do printf '  make %-8s %s\n' "$$target" "$$text"; done
@@ -29,6 +29,9 @@ test: setup ## the whole test suite; ARGS="-k name" goes to pytest, "-n 0" runs 
 faults: setup ## break a device in every way there is, and see it come right; ARGS="--list" names the ways
 	@scripts/tools strace faketime mkfs.ext4:e2fsprogs
 	@$(RUN) python -m tests.faults $(ARGS)
+
+cluster: setup ## a simulated fleet on a RabbitMQ cluster that loses a node and gets it back; ARGS="--devices 100"
+	@$(RUN) python -m tests.faults.cluster $(ARGS)
 
 lint: python ## ruff, mypy and the import contracts
 	@$(RUN) ruff check $(CODE)

@@ -34,7 +34,7 @@ OVERHEAD_BYTES = 64
 FIRST_S, LONGEST_S, REFUSED_S, STOOD_S = 1.0, 60.0, 300.0, 30.0
 """The agent's back-off: full jitter between the first and the longest, anew after a connection that stood."""
 UNANSWERED = 2
-"""So many connections in a row that came about and were not let in: a new session is asked for, as the agent does."""
+"""So many connections in a row that came about and were not let in: the next asks for a new session, as the agent's."""
 PASSING = frozenset((0x80, 0x83, 0x88, 0x89, 0x9F))
 """Refusals for the broker's own sake: it is tried again soon."""
 LOST, REFUSED, UNREACHABLE = "lost", "refused", "unreachable"
@@ -183,7 +183,7 @@ class Link:
         network = self.network
         self._session = self._next_session or self._sessions()
         self._number += 1
-        fresh = self._unanswered >= UNANSWERED
+        fresh = self._unanswered % (UNANSWERED + 1) == UNANSWERED
         client = self._new_client(self._will(self._session), fresh=fresh)
         try:
             if network.v5:

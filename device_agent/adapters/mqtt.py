@@ -32,6 +32,7 @@ __all__ = ["Broker", "MqttTransport", "Pace", "Wants", "parse_url"]
 _LAST_MOMENT_S = 0.5
 # So many connections in a row that came about, and were neither let in nor refused: the broker may be unable to give
 # back the session, as a RabbitMQ cluster is when a node is lost that has the session's queue. A new one it can give.
+# The next one asks for that; only every third, because to a broker that has too much to do it is even more.
 _UNANSWERED = 2
 
 
@@ -177,7 +178,7 @@ class MqttTransport:
                 optional=self._optional,
                 deliver=self._pass_on,
                 wake=self._wake,
-                fresh=self._unanswered >= _UNANSWERED,
+                fresh=self._asks_anew,
             )
             link.connect(self._will(self._session))
             # From here on a broker may hold this session's Will: the next connection needs another number.
@@ -195,6 +196,10 @@ class MqttTransport:
             if link is not None:
                 link.close()
         return ended, link.stood_s() if link is not None else None
+
+    @property
+    def _asks_anew(self) -> bool:
+        return self._unanswered % (_UNANSWERED + 1) == _UNANSWERED
 
     def _pass_on(self, event: TransportEvent) -> None:
         if isinstance(event, Connected):
@@ -215,7 +220,7 @@ class MqttTransport:
         if ended.busy or ended.elsewhere or ended.code in (REFUSED, DUPLICATE):
             self._unanswered = 0
         code, message = ended.code, ended.message
-        if self._unanswered >= _UNANSWERED:
+        if self._asks_anew:
             message += " (a new session is asked for)"
         if self._brief >= pace.suspicious and code == LOST:
             code = DUPLICATE
