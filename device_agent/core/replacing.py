@@ -23,7 +23,7 @@ from device_agent.core.making_room import MakingRoom
 from device_agent.core.matching import Match
 from device_agent.core.naming import Names
 from device_agent.core.wanted import WantedApp, WantedService
-from device_agent.model.observed import Container, Status
+from device_agent.model.observed import Container, Status, moment
 from device_agent.model.steps import Connect, Start, Step
 
 MOUNT_FAILED = "mount_failed"
@@ -162,8 +162,8 @@ class Replacing:
         for other in match.others:
             cause = f"replaced by {winner.name}"
             after = NONE
-            # Of a second one that is as wanted somebody else is the cause: it replaces nothing.
-            follows = other.spec != winner.spec or bool(changed(wanted.service, other))
+            # What is newer than its replacement was made by somebody else.
+            follows = moment(other.created_at) < moment(winner.created_at)
             if other.up:
                 stop, beside = stop_of(self.wanted, other), until if other is runs_on else ""
                 step = Step(stop, previous_subject(wanted.name), ANY_OF_THEM, cause, until=beside)

@@ -435,6 +435,17 @@ def test_a_port_of_what_start_first_keeps_goes_to_who_takes_it() -> None:
     assert "applied 1.2" in device.told()
 
 
+def test_a_copy_made_by_hand_with_limits_of_its_own_goes_and_is_told():
+    device = settled()
+    mine = device.containers()["web/api"]
+    device.engine.create(replace(mine.made, name="copy"))
+    device.engine.start("copy")
+    device.world.update("copy", memory=7 * 2**20)
+    device.wait(60)
+    assert device.containers()["web/api"].id == mine.id
+    assert device.events() == ["drift"]
+
+
 @pytest.mark.parametrize("strategy", ["recreate", "start-first"])
 def test_what_is_replaced_for_its_drift_is_told_once(strategy):
     device = settled({"web": app(api=service("api:1", **{"x-update": {"strategy": strategy}}))})
