@@ -1,8 +1,9 @@
 """The engine's failures, sorted once: a code that is stable, whose fault it is, and a sentence for an operator.
 
 Two tables, tried from the top: what the engine's message says outweighs the HTTP status. Sources: what Docker 20.10 was
-seen to say, the sources of Docker 28 and of the distribution project's registry. The engine's own words follow the
-sentence, cut to 512 characters; they name objects, never an environment or a credential of ours.
+seen to say, the sources of Docker 28 and of the distribution project's registry, and what users report of engines that
+keep their images in containerd. The engine's own words follow the sentence, cut to 512 characters; they name objects,
+never an environment or a credential of ours.
 """
 
 import json
@@ -35,6 +36,7 @@ _WRONG_PLATFORM = _sort(
     _TARGET,
     "the image does not exist for this processor",
     "no matching manifest",
+    "no match for platform in manifest",
     "does not match the (specified|detected) platform",
     "does not provide the specified platform",
 )
@@ -47,6 +49,7 @@ _BY_MESSAGE: tuple[_Sort, ...] = (
         "a host port is taken by something else",
         "port is already allocated",
         "bind: address already in use",
+        "failed to bind host port",
         "address already in use.*tcp",
         "ports are not available",
         "all ports are allocated",
@@ -205,10 +208,12 @@ _OF_REGISTRY: tuple[_Sort, ...] = (
         "access forbidden",
         "incorrect username or password",
     ),
+    _WRONG_PLATFORM,
     _sort(
         "no_such_image",
         _TARGET,
         "the image does not exist",
+        "failed to resolve reference .*: not found$",
         "manifest (for .* )?(unknown|not found)",
         "name unknown",
         "repository .* not found",
@@ -238,8 +243,8 @@ _OF_REGISTRY: tuple[_Sort, ...] = (
         "bad gateway",
         "service unavailable",
         "gateway time",
+        r"unexpected status .*: 5\d\d",
     ),
-    _WRONG_PLATFORM,
 )
 """Tried before the others for a pull: what it says comes from another machine."""
 

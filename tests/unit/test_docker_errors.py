@@ -19,6 +19,18 @@ SAID = [
         "port_in_use",
         Kind.OUTSIDE,
     ),
+    (
+        500,
+        "… endpoint web (3f): failed to bind host port 0.0.0.0:80/tcp: address already in use",
+        "port_in_use",
+        Kind.OUTSIDE,
+    ),
+    (
+        500,
+        "… endpoint web (3f): failed to bind host port for 0.0.0.0:80:172.17.0.2:80/udp: address already in use",
+        "port_in_use",
+        Kind.OUTSIDE,
+    ),
     (403, "Address already in use", "address_in_use", Kind.OUTSIDE),
     (403, "Pool overlaps with other one on this address space", "subnet_in_use", Kind.OUTSIDE),
     (500, "Invalid address 10.2.0.9: It does not belong to any of this network's subnets", "bad_config", Kind.TARGET),
@@ -130,6 +142,47 @@ PULLING = [
     ('Get "https://r/v2/": http: server gave HTTP response to HTTPS client', "registry_unreachable", Kind.TEMPORARY),
     ("unexpected EOF", "registry_unreachable", Kind.TEMPORARY),
     ("received unexpected HTTP status: 503 Service Unavailable", "registry_unreachable", Kind.TEMPORARY),
+    # An engine that keeps its images in containerd, as Docker 29 does.
+    (
+        'failed to resolve reference "docker.io/library/a:9": docker.io/library/a:9: not found',
+        "no_such_image",
+        Kind.TARGET,
+    ),
+    (
+        "no matching manifest for linux/arm64/v8 in the manifest list entries: no match for platform in manifest: "
+        "not found",
+        "wrong_platform",
+        Kind.TARGET,
+    ),
+    (
+        'failed to pull and unpack image "r/a:1": no match for platform in manifest: not found',
+        "wrong_platform",
+        Kind.TARGET,
+    ),
+    (
+        'failed to resolve reference "r/a:1": unexpected status from HEAD request to https://r/v2/a/manifests/1: '
+        "500 Internal Server Error",
+        "registry_unreachable",
+        Kind.TEMPORARY,
+    ),
+    (
+        'failed to resolve reference "r/a:1": unexpected status from HEAD request to https://r/v2/a/manifests/1: '
+        "429 Too Many Requests",
+        "registry_limited",
+        Kind.OUTSIDE,
+    ),
+    (
+        'failed to resolve reference "r/a:1": unexpected status from HEAD request to https://r/v2/a/manifests/1: '
+        "403 Forbidden",
+        "registry_auth",
+        Kind.OUTSIDE,
+    ),
+    (
+        'failed to resolve reference "r/a:1": failed to do request: Head "https://r/v2/a/manifests/1": dial tcp: lookup '
+        "r: no such host",
+        "registry_unreachable",
+        Kind.TEMPORARY,
+    ),
     ("failed to register layer: write /usr/lib/x: no space left on device", "disk_full", Kind.OUTSIDE),
     ("failed to register layer: something", "engine_error", Kind.TEMPORARY),
 ]
