@@ -17,9 +17,10 @@ from docker.errors import APIError
 
 from device_agent.adapters.docker_create import MAC_OF_ENDPOINT, container_body, left_out, network_arguments
 from device_agent.adapters.docker_errors import sorted_error
-from device_agent.adapters.docker_files import HELD_AT, archive, holder_body
+from device_agent.adapters.docker_files import archive, holder_body
 from device_agent.adapters.docker_http import EngineHttp
 from device_agent.adapters.docker_mounts import too_old
+from device_agent.model.compose_files import HELD_AT
 from device_agent.model.errors import EngineError, Kind
 from device_agent.model.steps import Connect, Create, CreateNetwork, CreateVolume, Fill
 

@@ -129,6 +129,13 @@ _BY_MESSAGE: tuple[_Sort, ...] = (
         "not a device node",
     ),
     _sort(
+        "bad_config",
+        _TARGET,
+        "a config or secret cannot be where it is to be: its `target` is a folder, or in something that takes no file",
+        # Its source is a file that the agent has made (`docker_files`).
+        r'mounting "[^"]*-files/_data/files/[0-9]+" to rootfs.*(not a directory|read-only file system|inside /proc)',
+    ),
+    _sort(
         "mount_failed",
         _OUTSIDE,
         "a mount failed",

@@ -2,7 +2,8 @@
 
 A file is a mount of its own, so that it may be in any folder and hides nothing else there. Engines before API 1.45
 cannot mount a part of a volume; all of them can bind a path of their host, and tell where there a volume is. Such a
-bind alone would not keep anybody from removing the volume, so it is mounted as a whole, too, in a place of its own.
+bind alone would not keep anybody from removing the volume, so it is mounted as a whole, too, in a place of its own: at
+the top, because it could not be made below another mount that is read-only.
 """
 
 import io
@@ -11,11 +12,10 @@ from collections.abc import Iterable, Iterator
 
 from device_agent.adapters.docker_mounts import Body
 from device_agent.model.compose import File, Mount
+from device_agent.model.compose_files import HELD_AT
 from device_agent.model.observed import LABEL_FILLS, LABEL_SPEC
 from device_agent.model.steps import Create, Fill
 
-HELD_AT = "/.device-agent"
-"""The volume's place in a container: at the top, because it could not be made below another mount that is read-only."""
 _FOLDER = "files"
 """In the volume, root's alone: neither here nor on the host does anybody else come by its name to what is in it."""
 

@@ -16,6 +16,8 @@ from device_agent.model.place import Place, Reader, by, read, read_object
 from device_agent.model.target import Json
 
 CONFIGS, SECRETS = "configs", "secrets"
+HELD_AT = "/.device-agent"
+"""Where a container has the volume that its files are in (`adapters/docker_files`)."""
 _FOLDER = {CONFIGS: "/", SECRETS: "/run/secrets"}
 
 
@@ -80,6 +82,8 @@ def _file(place: Place, section: str) -> File:
     target = posixpath.normpath("/" + posixpath.join(_FOLDER[section], fields.pop("target", source)).lstrip("/"))
     if target == "/":
         raise NotValid("expected the path of a file", "target")
+    if f"{target}/".startswith(f"{HELD_AT}/"):
+        raise NotValid(f"`{HELD_AT}` is the agent's own place in a container with configs or secrets")
     return File(target=target, content=place.names.contents[section][source], **fields)
 
 
@@ -104,14 +108,27 @@ def settle(fields: dict[str, Any]) -> None:
         for problem in beside(file, mounted):
             where.invalid(problem)
         taken.add(file.target)
+    _check_nested(granted)
     fields["files"] = tuple(sorted((file for _, file in granted), key=lambda file: file.target))
+
+
+def _check_nested(granted: Iterable[tuple[Place, File]]) -> None:
+    """What is in a folder comes right after it in this order."""
+    outer = ""
+    for where, file in sorted(granted, key=lambda each: each[1].target.split("/")):
+        if outer and file.target.startswith(f"{outer}/"):
+            where.invalid(f"`{outer}` is a file, too: nothing can be in it")
+        else:
+            outer = file.target
 
 
 def beside(file: File, mounted: Iterable[tuple[str, bool]]) -> Iterator[str]:
     """What keeps a file from being mounted beside other mounts: (where, whether it is read-only)."""
     above: dict[str, bool] = {}
     for folder, read_only in mounted:
-        if f"{folder}/".startswith(f"{file.target}/"):
+        if f"{folder}/".startswith(f"{HELD_AT}/"):
+            yield f"`{folder}` is in `{HELD_AT}`, the agent's own place in a container with configs or secrets"
+        elif f"{folder}/".startswith(f"{file.target}/"):
             yield f"something else is mounted on `{folder}`"
         elif file.target.startswith(f"{folder}/"):
             above[folder] = read_only

@@ -24,7 +24,7 @@ from device_agent.model.compose import (
     Restart,
     Ulimit,
 )
-from device_agent.model.errors import EngineError
+from device_agent.model.errors import EngineError, Kind
 from device_agent.model.observed import LABEL_SERVICE, LABEL_SPEC, Status
 from device_agent.model.steps import Connect, CreateNetwork, CreateVolume, Endpoint, Fill
 from tests.contract.engine_bench import APP, DockerBench
@@ -329,6 +329,20 @@ def test_root_in_the_container_cannot_change_its_files(bench: DockerBench) -> No
     }
     everything = json.dumps([shown, bench.docker.inspect_volume(volume.name)])
     assert not any(file.content in everything for file in files)
+
+
+@pytest.mark.parametrize("target", ["/etc", "/etc/passwd/one", "/proc/one", "/sys/one"])
+def test_a_file_where_none_can_be_is_the_targets_fault(bench: DockerBench, target: str) -> None:
+    """So that its release is rolled back, and not tried for ever: the file itself is there."""
+    files = (File(target=target, content="1"),)
+    volume = CreateVolume(bench.name("api-files"), bench.labels(**{LABEL_SERVICE: "api"}), driver="local")
+    bench.engine.fill(Fill(volume, files, bench.image))
+    bench.engine.create(replace(bench.step(files=files), files=volume.name))
+
+    with pytest.raises(EngineError) as caught:
+        bench.engine.start(bench.name("api"))
+
+    assert (caught.value.code, caught.value.kind) == ("bad_config", Kind.TARGET)
 
 
 def test_what_is_left_of_a_filling_that_was_cut_off_is_known_as_the_services(bench: DockerBench) -> None:

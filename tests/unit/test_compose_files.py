@@ -105,6 +105,13 @@ def test_an_empty_content_is_one() -> None:
         ({"secrets": ["key"], "volumes": ["/srv:/run/secrets/key"]}, "secrets/0"),
         ({"secrets": ["key"], "volumes": ["/srv:/run/secrets/key/deep"]}, "secrets/0"),
         ({"secrets": ["key"], "tmpfs": ["/run/secrets/key"]}, "secrets/0"),
+        # In a file, or in the place of the volume that they are in.
+        ({"configs": ["one"], "secrets": [{"source": "key", "target": "/one/two"}]}, "secrets/0"),
+        ({"configs": [{"source": "one", "target": "/run/secrets"}], "secrets": ["key"]}, "secrets/0"),
+        ({"configs": [{"source": "one", "target": "/.device-agent"}]}, "configs/0"),
+        ({"configs": [{"source": "one", "target": "/.device-agent/files/0"}]}, "configs/0"),
+        ({"secrets": ["key"], "volumes": ["data:/.device-agent"]}, "secrets/0"),
+        ({"secrets": ["key"], "tmpfs": ["/.device-agent/tmp"]}, "secrets/0"),
     ],
 )
 def test_wrong_values(keys: Json, where: str) -> None:

@@ -100,6 +100,18 @@ SAID = [
         "mount_failed",
         Kind.OUTSIDE,
     ),
+    (
+        400,
+        'error mounting "/var/lib/docker/volumes/d-api-1-files/_data/files/0" to rootfs at "/etc": not a directory',
+        "bad_config",
+        Kind.TARGET,
+    ),
+    (
+        400,
+        'error mounting "/var/lib/docker/volumes/d-api-1-files/_data/files/0" to rootfs at "/x": no such file or …',
+        "mount_failed",
+        Kind.OUTSIDE,
+    ),
     (400, 'error looking up logging plugin nope: plugin "nope" not found', "plugin_missing", Kind.OUTSIDE),
     (404, 'plugin "nope" not found', "plugin_missing", Kind.OUTSIDE),
     (400, "Unknown runtime specified nope", "plugin_missing", Kind.OUTSIDE),
@@ -117,6 +129,7 @@ SAID = [
     (503, "", "engine_error", Kind.TEMPORARY),
 ]
 
+RESOLVING = 'failed to resolve reference "r/a:1"'
 PULLING = [
     ("manifest for a:9 not found: manifest unknown: manifest unknown", "no_such_image", Kind.TARGET),
     (
@@ -149,8 +162,7 @@ PULLING = [
         Kind.TARGET,
     ),
     (
-        "no matching manifest for linux/arm64/v8 in the manifest list entries: no match for platform in manifest: "
-        "not found",
+        "no matching manifest for linux/arm64/v8 in the manifest list …: no match for platform in manifest: not found",
         "wrong_platform",
         Kind.TARGET,
     ),
@@ -160,26 +172,18 @@ PULLING = [
         Kind.TARGET,
     ),
     (
-        'failed to resolve reference "r/a:1": unexpected status from HEAD request to https://r/v2/a/manifests/1: '
-        "500 Internal Server Error",
+        f"{RESOLVING}: unexpected status from HEAD request to https://r/: 429 Too Many Requests",
+        "registry_limited",
+        Kind.OUTSIDE,
+    ),
+    (f"{RESOLVING}: unexpected status from HEAD request to https://r/: 403 Forbidden", "registry_auth", Kind.OUTSIDE),
+    (
+        f"{RESOLVING}: unexpected status from HEAD request to https://r/: 500 Internal Server Error",
         "registry_unreachable",
         Kind.TEMPORARY,
     ),
     (
-        'failed to resolve reference "r/a:1": unexpected status from HEAD request to https://r/v2/a/manifests/1: '
-        "429 Too Many Requests",
-        "registry_limited",
-        Kind.OUTSIDE,
-    ),
-    (
-        'failed to resolve reference "r/a:1": unexpected status from HEAD request to https://r/v2/a/manifests/1: '
-        "403 Forbidden",
-        "registry_auth",
-        Kind.OUTSIDE,
-    ),
-    (
-        'failed to resolve reference "r/a:1": failed to do request: Head "https://r/v2/a/manifests/1": dial tcp: lookup '
-        "r: no such host",
+        f'{RESOLVING}: failed to do request: Head "https://r/": dial tcp: lookup r: no such host',
         "registry_unreachable",
         Kind.TEMPORARY,
     ),
