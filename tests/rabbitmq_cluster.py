@@ -8,6 +8,7 @@ import contextlib
 import io
 import os
 import secrets
+import signal
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -113,9 +114,16 @@ class Cluster:
         return float(stats["usage"] - stats.get("stats", {}).get("inactive_file", 0)) / 2**20
 
     def remove(self) -> None:
-        for container in self._containers.values():
-            with contextlib.suppress(docker.errors.NotFound):
-                container.remove(force=True, v=True)
+        """All of it. Not to be interrupted: whoever is impatient would leave containers behind."""
+        handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            for container in self._containers.values():
+                with contextlib.suppress(docker.errors.NotFound):
+                    container.remove(force=True, v=True)
+            self._api.networks.get(self._network).remove()
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
 
     def _answers(self, name: str) -> bool:
         try:
@@ -152,8 +160,7 @@ def cluster(queues: str) -> Iterator[Cluster]:
         }.items():
             (folder / file).write_text(content)
             (folder / file).chmod(0o644)
-        network = api.networks.create(mark)
-        stack.callback(network.remove)
+        api.networks.create(mark)
         made = Cluster(api, mark)
         stack.callback(made.remove)
         image = os.environ.get("RABBITMQ_IMAGE", "rabbitmq:4")
