@@ -26,8 +26,8 @@ from cloud_sim.clock import monotonic
 from cloud_sim.connection import Broker
 from cloud_sim.simulation.faults import LATENCIES, PULL, Behaviour
 from cloud_sim.simulation.figures import resident_mib
-from cloud_sim.simulation.fleet import Fleet
 from cloud_sim.simulation.network import make_room
+from cloud_sim.simulation.processes import Processes, processes_for
 from device_agent.model.target import Version
 
 FLEET = "bench-fleet"
@@ -56,7 +56,8 @@ def fan_out(devices: int, runs: int) -> Found:
     make_room(2 * devices)
     found = Found()
     with _mosquitto() as (host, process), _publisher(host) as publish, _bare(host, devices) as bare:
-        fleet = Fleet(Broker(host, MQTT_PORT), FLEET, devices, behaviour=Behaviour({**LATENCIES, PULL: 0.5}))
+        behaviour = Behaviour({**LATENCIES, PULL: 0.5})
+        fleet = Processes(processes_for(devices), Broker(host, MQTT_PORT), FLEET, devices, behaviour=behaviour)
         try:
             fleet.start()
             _until(fleet, lambda: fleet.connected == devices)
@@ -67,36 +68,41 @@ def fan_out(devices: int, runs: int) -> Found:
                 found.bare.append(bare.time(lambda target=target: publish(BARE_TOPIC, target, retain=False)))
                 _rest(fleet)
                 _one_rollout(fleet, revision, lambda target=target: publish(_topic(), target, retain=True), found)
-            found.simulator_mib, found.broker_mib = resident_mib() or 0, resident_mib(process)
+            found.simulator_mib, found.broker_mib = fleet.resident_mib, resident_mib(process)
             fleet.stop()
         finally:
             fleet.close()
     return found
 
 
-def _one_rollout(fleet: Fleet, revision: int, publish: Callable[[], None], found: Found) -> None:
-    name, devices, figures = ("fleet", Version(1, revision)), len(fleet.devices), fleet.figures
-    sent, sent_bytes = figures.messages_out, figures.bytes_out
-    figures.published(*name, monotonic())
+def _one_rollout(fleet: Processes, revision: int, publish: Callable[[], None], found: Found) -> None:
+    name, devices, before = ("fleet", Version(1, revision)), fleet.size, fleet.figures
+    fleet.published(*name, monotonic())
     publish()
     for verdict in ("accepted", "applied"):
-        _until(fleet, lambda verdict=verdict: len(figures.answers[name].at.get(verdict, ())) == devices)
-    times = figures.answers[name].times()
+        _until(fleet, lambda verdict=verdict: _told(fleet, name, verdict) == devices)
+    times = fleet.figures.answers[name].times()
     found.accepted.append(times["accepted"].last)
     found.applied.append(times["applied"].last)
     _rest(fleet)
-    found.messages = (figures.messages_out - sent) / devices
-    found.bytes_ = (figures.bytes_out - sent_bytes) / devices
+    after = fleet.figures
+    found.messages = (after.messages_out - before.messages_out) / devices
+    found.bytes_ = (after.bytes_out - before.bytes_out) / devices
 
 
-def _until(fleet: Fleet, check: Callable[[], bool]) -> None:
+def _told(fleet: Processes, name: tuple[str, Version], verdict: str) -> int:
+    answers = fleet.figures.answers
+    return len(answers[name].at.get(verdict, ())) if name in answers else 0
+
+
+def _until(fleet: Processes, check: Callable[[], bool]) -> None:
     over = monotonic() + PATIENCE_S
     fleet.run(lambda: check() or monotonic() > over)
     if not check():
         raise TimeoutError(f"not in {PATIENCE_S:g} s; {fleet.connected} connected; {fleet.troubles()}")
 
 
-def _rest(fleet: Fleet) -> None:
+def _rest(fleet: Processes) -> None:
     over = monotonic() + REST_S
     fleet.run(lambda: monotonic() > over)
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Annotated
 
 import structlog
@@ -24,6 +25,7 @@ from cloud_sim.connection import Misconfigured, Unreachable
 from cloud_sim.simulation.faults import FAILURES, LATENCIES, Behaviour
 from cloud_sim.simulation.fleet import Fleet, Outcome, Storm
 from cloud_sim.simulation.network import PACE
+from cloud_sim.simulation.processes import Processes, processes_for
 
 
 @with_settings
@@ -50,6 +52,10 @@ def simulate(
     ] = None,
     seed: Annotated[int, typer.Option(help="What chance begins with.")] = 0,
     pace: Annotated[int, typer.Option(min=1, help="Connections made in a second.")] = PACE,
+    processes: Annotated[
+        int | None,
+        typer.Option(min=1, help="That carry the devices.", show_default="one for each core and 500 devices"),
+    ] = None,
     broker_pid: Annotated[
         int | None, typer.Option(help="The broker's process, where its memory is to be told.", show_default=False)
     ] = None,
@@ -73,7 +79,9 @@ def simulate(
         raise Unreachable(f"cannot reach the broker {broker}: {why}")
     # What thousands of agents do is not logged: they tell it to the broker.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    fleet = Fleet(
+    count = min(devices, processes or processes_for(devices))
+    make = Fleet if count == 1 else partial(Processes, count)
+    fleet = make(
         broker,
         settings.fleet,
         devices,
@@ -89,7 +97,7 @@ def simulate(
         fleet.close()
 
 
-def _run(fleet: Fleet, view: View, for_s: float | None, *, until_applied: bool) -> int:
+def _run(fleet: Fleet | Processes, view: View, for_s: float | None, *, until_applied: bool) -> int:
     until = None if for_s is None else monotonic() + for_s
 
     def over() -> bool:

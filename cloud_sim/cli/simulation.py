@@ -13,6 +13,7 @@ from cloud_sim.cli.screen import Screen
 from cloud_sim.clock import monotonic
 from cloud_sim.simulation.figures import RECEIVED, Times, resident_mib
 from cloud_sim.simulation.fleet import Fleet
+from cloud_sim.simulation.processes import Processes
 from device_agent.model.target import Json
 
 SHOW_S, LINE_S = 0.5, 5.0
@@ -25,7 +26,7 @@ _FIRST = (RECEIVED, "accepted", "applied")
 class View:
     """Within it, as a context manager, the live screen is there."""
 
-    def __init__(self, fleet: Fleet, *, as_json: bool, broker_pid: int | None = None) -> None:
+    def __init__(self, fleet: Fleet | Processes, *, as_json: bool, broker_pid: int | None = None) -> None:
         self._fleet = fleet
         self._screen = Screen(as_json=as_json)
         self._broker_pid = broker_pid
@@ -68,12 +69,11 @@ class View:
         fleet = self._fleet
         seconds = monotonic() - fleet.started_at
         return (
-            f"{seconds:.0f} s: {fleet.connected:,} of {len(fleet.devices):,} devices connected, "
-            f"{fleet.converged:,} converged"
+            f"{seconds:.0f} s: {fleet.connected:,} of {fleet.size:,} devices connected, {fleet.converged:,} converged"
         )
 
     def _table(self) -> RenderableType:
-        figures, devices = self._fleet.figures, len(self._fleet.devices)
+        figures, devices = self._fleet.figures, self._fleet.size
         answers = Table(box=None, header_style="dim", pad_edge=False)
         for column in ("target", "", "devices", "first", "median", "last"):
             answers.add_column(column, justify="left" if column in ("target", "") else "right")
@@ -82,7 +82,7 @@ class View:
             for what, times in _in_order(answer.times()):
                 answers.add_row(name, what, f"{times.count:,}", *map(_time, (times.first, times.median, times.last)))
                 name = ""
-        memory = [f"simulator {own:.0f} MiB"] if (own := resident_mib()) else []
+        memory = [f"simulator {self._fleet.resident_mib:.0f} MiB"]
         if self._broker_pid is not None and (broker := resident_mib(self._broker_pid)) is not None:
             memory.append(f"broker {broker:.0f} MiB")
         each = f"a device {figures.messages_out / devices:.1f} and {figures.bytes_out / devices:,.0f}"
@@ -101,7 +101,7 @@ class View:
     def _body(self) -> dict[str, Json]:
         fleet, figures = self._fleet, self._fleet.figures
         return {
-            "devices": len(fleet.devices),
+            "devices": fleet.size,
             "connected": fleet.connected,
             "converged": fleet.converged,
             "seconds": round(monotonic() - fleet.started_at, 3),
@@ -125,9 +125,9 @@ class View:
             "sent": {"messages": figures.messages_out, "bytes": figures.bytes_out},
             "received": {"messages": figures.messages_in, "bytes": figures.bytes_in},
             "connections": {"made": figures.connections, "dropped": figures.dropped},
-            "memory_mib": {"simulator": resident_mib(), "broker": resident_mib(self._broker_pid)}
+            "memory_mib": {"simulator": fleet.resident_mib, "broker": resident_mib(self._broker_pid)}
             if self._broker_pid
-            else {"simulator": resident_mib()},
+            else {"simulator": fleet.resident_mib},
             "failures": dict(figures.failures),
         }
 

@@ -15,6 +15,7 @@ from cloud_sim.simulation.faults import HEALTH, Dice, EveryImage
 from cloud_sim.simulation.sharing import Shared, SharedIntake
 from cloud_sim.simulation.store import MemoryStore
 from cloud_sim.simulation.timers import Timers
+from device_agent.core.intake import Wanted
 from device_agent.core.wanted import Naming
 from device_agent.model.host import Disk, HostFigures
 from device_agent.model.observed import EngineEvent
@@ -34,6 +35,28 @@ FIGURES = HostFigures(
     temperature_c=None,
     uptime_s=86400,
 )
+
+
+class PatientAgent(Agent):
+    """Plans what follows from a target with its next tick: first every device of the fleet answers."""
+
+    answering = False
+    _waits: Wanted | None = None
+
+    def want(self, wanted: Wanted) -> None:
+        if self.answering and self._waits is None:
+            self._waits = wanted
+        else:
+            self._waits = None
+            super().want(wanted)
+
+    def go_on(self) -> None:
+        """Want what has waited."""
+        wanted, self._waits = self._waits, None
+        if wanted is not None:
+            super().want(wanted)
+
+
 OWNER = "simulated"
 """Each engine belongs to one device, so that all may bear the same label, and share what follows from it."""
 STARTED = "start.done"
@@ -83,7 +106,7 @@ class SimulatedDevice:
         world.listeners.append(self._hear)
         self.engine = SimulatedEngine(OWNER, world, self._engine_call)
         self._inbox = _Inbox(self)
-        self.agent = Agent(
+        self.agent = PatientAgent(
             Options(Identity(topics.fleet, topics.device), topics, Naming(OWNER)),
             store=MemoryStore(clock.now()),
             engine=self.engine,
@@ -124,12 +147,15 @@ class SimulatedDevice:
         """Judge what has arrived and answer it, no more: what follows from it comes with the next tick."""
         agent = self.agent
         self._empty_inbox()
+        agent.answering = True
         agent.intake.tick()
+        agent.answering = False
         agent.journal.flush()
         agent.link.pump()
         self._wake_at(self._timers.now())
 
     def _empty_inbox(self) -> None:
+        self.agent.go_on()
         for event in self._inbox.take():
             self.agent.handle(event)
 

@@ -4,6 +4,8 @@ import json
 import statistics
 from array import array
 from collections import Counter
+from collections.abc import Iterable
+from copy import copy
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +21,8 @@ RECEIVED = "received"
 TARGETS_KEPT = 8
 """Of so many targets, the newest, it is known when they were answered."""
 _CONVERGED = b'"converged":true'
+
+COUNTS = ("messages_in", "messages_out", "bytes_in", "bytes_out", "connections", "dropped")
 
 Name = tuple[str, Version]
 """Scope and version."""
@@ -52,7 +56,7 @@ class Answers:
     def times(self) -> dict[str, Times]:
         began = self.published_at
         if began is None:
-            began = min((times[0] for times in self.at.values()), default=0.0)
+            began = min((min(times) for times in self.at.values()), default=0.0)
         return {
             what: Times(len(times), min(times) - began, statistics.median(times) - began, max(times) - began)
             for what, times in self.at.items()
@@ -100,6 +104,12 @@ class Figures:
             name = (ack["scope"], Version(ack["epoch"], ack["revision"]))
             self._of(name).add(verdict, monotonic())
 
+    def told(self) -> "Figures":
+        """For another process: without the names of the devices that have converged."""
+        figures = copy(self)
+        figures.converged = set()
+        return figures
+
     def published(self, scope: str, version: Version, at: float) -> None:
         """Somebody knows when a target was published."""
         self._of((scope, version)).published_at = at
@@ -111,6 +121,21 @@ class Figures:
             if len(self.answers) > TARGETS_KEPT:
                 del self.answers[next(iter(self.answers))]
         return found
+
+
+def together(shares: Iterable[Figures]) -> Figures:
+    """Of several parts of a fleet, as if they were one; `converged` is not told."""
+    whole = Figures()
+    for share in shares:
+        for name in COUNTS:
+            setattr(whole, name, getattr(whole, name) + getattr(share, name))
+        whole.failures += share.failures
+        for target, answers in share.answers.items():
+            mine = whole.answers.setdefault(target, Answers())
+            mine.published_at = mine.published_at or answers.published_at
+            for what, times in answers.at.items():
+                mine.at.setdefault(what, array("d")).extend(times)
+    return whole
 
 
 @lru_cache(maxsize=256)

@@ -12,12 +12,12 @@ from cloud_sim import clock
 from cloud_sim.connection import Broker, Misconfigured
 from cloud_sim.simulation.device import SimulatedDevice
 from cloud_sim.simulation.faults import Behaviour, Dice, EveryImage
-from cloud_sim.simulation.figures import Figures
+from cloud_sim.simulation.figures import Figures, resident_mib
 from cloud_sim.simulation.link import Link
 from cloud_sim.simulation.network import PACE, Network, make_room
 from cloud_sim.simulation.sharing import Shared
 from cloud_sim.simulation.timers import Timers
-from device_agent.model.target import FLEET
+from device_agent.model.target import FLEET, Version
 from device_agent.wire.topics import DEFAULT_ROOT, Topics
 
 FAREWELL_S = 15.0
@@ -63,13 +63,18 @@ class Fleet:
         fleet: str,
         devices: int,
         *,
+        first: int = 1,
+        of: int | None = None,
         root: str = DEFAULT_ROOT,
         prefix: str = "sim-",
         behaviour: Behaviour | None = None,
         storms: Sequence[Storm] = (),
         pace: float = PACE,
     ) -> None:
-        """`devices` of them, named `{prefix}00001` and so on. Raises `Misconfigured`."""
+        """`devices` of them, named `{prefix}00001` and so on, or a part of `of`, from `first` on.
+
+        Raises `Misconfigured`.
+        """
         make_room(devices)
         behaviour = behaviour or Behaviour()
         self.figures = Figures()
@@ -79,11 +84,11 @@ class Fleet:
         self._gc = gc.get_threshold()
         self._storms = storms
         self._random = random.Random(behaviour.seed)
-        digits = max(5, len(str(devices)))
+        digits = max(5, len(str(of or devices)))
         shared, dice, registry, hands = Shared(), Dice(behaviour), EveryImage(), Clock()
         self.devices: list[SimulatedDevice] = []
         self.links: list[Link] = []
-        for number in range(1, devices + 1):
+        for number in range(first, first + devices):
             try:
                 topics = Topics(root, fleet, f"{prefix}{number:0{digits}}")
             except ValueError as error:
@@ -143,6 +148,20 @@ class Fleet:
         return len(self.network.up)
 
     @property
+    def size(self) -> int:
+        return len(self.devices)
+
+    @property
+    def resident_mib(self) -> float:
+        return resident_mib() or 0.0
+
+    @property
+    def version(self) -> Version | None:
+        """Of the fleet's target that the first device has."""
+        targets = self.devices[0].agent.rollout.targets
+        return targets[FLEET].target.version if FLEET in targets else None
+
+    @property
     def converged(self) -> int:
         """How many have said that they run what they are to run."""
         return len(self.figures.converged)
@@ -168,5 +187,12 @@ class Fleet:
 
     def troubles(self) -> list[str]:
         """Why devices are not connected: the most frequent reasons, and how many there are of each."""
-        reasons = Counter(link.trouble for link in self.links if link.trouble and not link.up)
-        return [f"{count:,} devices: {why}" for why, count in reasons.most_common(TROUBLES)]
+        return most_frequent(self.reasons())
+
+    def reasons(self) -> Counter[str]:
+        """Why devices are not connected."""
+        return Counter(link.trouble for link in self.links if link.trouble and not link.up)
+
+
+def most_frequent(reasons: Counter[str]) -> list[str]:
+    return [f"{count:,} devices: {why}" for why, count in reasons.most_common(TROUBLES)]

@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from cloud_sim.cloud import Cloud
 from cloud_sim.connection import Broker
 from cloud_sim.simulation.faults import LATENCIES, PULL, Behaviour
 from cloud_sim.simulation.fleet import Fleet, Outcome, Storm
+from cloud_sim.simulation.processes import Processes
 from tests.broker import Mosquitto, Peer, mosquitto, password_line
 from tests.eventually import eventually
 
@@ -147,3 +149,20 @@ def test_the_command_says_when_there_is_no_broker():
     result = CliRunner().invoke(app, ["simulate", "--fleet", "none", "--url", "mqtt://127.0.0.1:1", "-n", "2"])
     assert result.exit_code == 1
     assert "cannot reach the broker" in result.stderr
+
+
+def test_a_fleet_in_two_processes_is_one_fleet(broker: Mosquitto):
+    fleet = Processes(2, Broker("127.0.0.1", broker.port), "shared", 6, behaviour=QUICK)
+    until = monotonic() + 2 * WAIT_S
+    try:
+        fleet.start()
+        fleet.run(lambda: fleet.connected == 6 or monotonic() > until)
+        with Cloud(f"mqtt://127.0.0.1:{broker.port}", "shared", database=":memory:") as cloud:
+            published = cloud.publish(APPS)
+            fleet.run(lambda: fleet.outcome() is Outcome.APPLIED or monotonic() > until)
+            cloud.wait_converged(WAIT_S, [f"sim-{number:05}" for number in range(1, 7)])
+        times = fleet.figures.answers["fleet", published.version].times()
+        assert (times["accepted"].count, times["applied"].count, fleet.converged) == (6, 6, 6)
+        fleet.stop()
+    finally:
+        fleet.close()

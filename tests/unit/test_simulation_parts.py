@@ -7,8 +7,9 @@ from typer.testing import CliRunner
 from cloud_sim.cli.commands import app
 from cloud_sim.connection import Misconfigured
 from cloud_sim.simulation.faults import CRASH, FAILURES, PULL, Behaviour, Dice, EveryImage
-from cloud_sim.simulation.figures import RECEIVED, Figures, resident_mib
+from cloud_sim.simulation.figures import RECEIVED, Figures, resident_mib, together
 from cloud_sim.simulation.network import make_room
+from cloud_sim.simulation.processes import part_of, shares
 from cloud_sim.simulation.store import OUTBOX_ROWS, MemoryStore
 from cloud_sim.simulation.timers import Timers
 from device_agent.model.errors import EngineError
@@ -143,6 +144,28 @@ def test_who_has_converged_is_known_from_the_states():
     assert len(figures.converged) == 1
     figures.sent(TOPICS.state, b'{"converged":false}')
     assert (len(figures.converged), figures.messages_out) == (0, 2)
+
+
+def test_what_the_parts_of_a_fleet_tell_is_told_as_one():
+    first, second = Figures(), Figures()
+    for figures in (second, first):
+        figures.received(TOPICS.fleet_target, payload())
+        figures.confirmed(TOPICS.ack, ack("failed", app="web", code="no_such_image"))
+    first.sent(TOPICS.state, b'{"converged":true}')
+    whole = together((first.told(), second.told()))
+    assert (whole.messages_in, whole.messages_out, len(first.converged)) == (2, 1, 1)
+    assert whole.failures == {"failed no_such_image": 2}
+    times = whole.answers["fleet", Version(1, 1)].times()[RECEIVED]
+    assert (times.count, times.first) == (2, 0.0)
+
+
+@pytest.mark.parametrize(("devices", "count"), [(5000, 2), (7, 3), (3, 3), (1, 1)])
+def test_every_device_and_every_break_of_a_storm_belongs_to_one_share(devices: int, count: int):
+    parts = shares(devices, count)
+    assert [number for first, size in parts for number in range(first, first + size)] == list(range(1, devices + 1))
+    for storm in (0, 1, devices):
+        assert sum(part_of(storm, first, size, devices) for first, size in parts) == storm
+    assert all(part_of(devices, first, size, devices) == size for first, size in parts)
 
 
 def test_memory_of_a_process():
