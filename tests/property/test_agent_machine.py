@@ -357,6 +357,7 @@ class AgentMachine(RuleBasedStateMachine):
             assert waited < 7200, f"not rolled back: {device.agent.current.read()}"
             device.wait(5)
             waited += 5
+        device.wait(60)
         assert device.store.rows.bad["web"].digest == wanted.digest
         assert any(told.startswith("rolled_back") and " web " in told for told in device.told())
 
