@@ -92,6 +92,7 @@ class _Planning:
             if not service.stopped:
                 self._service(service, self.matches[name])
         free_ports_first(self.wanted, self.observed, self.replacing)
+        self.replacing.fill_again()
         names = {network.name for network in self.wanted.networks.values()}
         unused = [n for n in self.observed.networks if n.app == self.wanted.name and n.name not in names]
         remove_networks(self.steps, unused, self.observed.containers)

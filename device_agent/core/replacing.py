@@ -53,7 +53,6 @@ class Replacing:
         after = self.foundations(wanted, match)
         if match.winner:
             container = match.winner.name
-            after |= self._fill_again(wanted, match.winner, match.shared, after, until)
         else:
             container, created = self.create(wanted, match, after, until)
             after |= created
@@ -95,18 +94,25 @@ class Replacing:
             connected |= self.steps.add(connect)
         return create.name, created | connected
 
-    def _fill_again(
-        self, wanted: WantedService, container: Container, shared: tuple[str, ...], after: Ids, until: str
-    ) -> Ids:
-        """Where it never ran, or its mounts failed: its configs and secrets may not have reached the disk."""
-        doubtful = container.status is Status.CREATED or self.steps.failed(wanted.name, container.spec) == MOUNT_FAILED
-        if not (wanted.service.files and doubtful):
-            return NONE
-        # Its tag may be gone.
-        fill = replace(
-            self.wanted.fill(self.wanted.create(wanted, container.image_id, shared)), image=container.image_id
-        )
-        return self.steps.add(Step(fill, wanted.name, container.spec, "its configs and secrets", after, until))
+    def fill_again(self) -> None:
+        """Where it never ran, or its mounts failed: its configs and secrets may not have reached the disk.
+
+        Called when all starts of the plan are in its draft. Done right before such a start and never without it, or it
+        would be done over and over until what the start waits for is there.
+        """
+        for name, match in self.matches.items():
+            wanted, container = self.wanted.services[name], match.winner
+            if not container or not wanted.service.files:
+                continue
+            failed = self.steps.failed(name, container.spec) == MOUNT_FAILED
+            if container.status is not Status.CREATED and not (failed and not container.up):
+                continue
+            create = self.wanted.create(wanted, container.image_id, match.shared)
+            # Its tag may be gone.
+            fill = replace(self.wanted.fill(create), image=container.image_id)
+            for start in [self.steps[id_] for id_ in self.steps.of(Start, name)]:
+                step = Step(fill, name, container.spec, "its configs and secrets", start.after, start.until)
+                self.steps.replace(replace(start, after=start.after | self.steps.add(step)))
 
     def fall_back(self, wanted: WantedService, match: Match, until: str) -> bool:
         """Rule 2: while the wanted one cannot run, the one it is to replace does. Says whether it is being started."""

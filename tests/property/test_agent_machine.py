@@ -38,7 +38,11 @@ def rolled_back(**services: Any) -> Any:
 BASE = patient(only=service("base:1"))
 WEBS = (
     patient({"secrets": {"key": {"content": "1"}}}, api=service("api:1", secrets=["key"])),
-    patient({"secrets": {"key": {"content": "2"}}}, api=service("api:2", secrets=["key"]), db=service("db:1")),
+    patient(
+        {"secrets": {"key": {"content": "2"}}},
+        api=service("api:2", secrets=["key"], depends_on={"db": {"condition": "service_healthy"}}),
+        db=service("db:1", healthcheck=CHECK),
+    ),
     patient({"volumes": {"data": {}}}, api=service("api:1", volumes=["data:/d"], networks=["default"])),
     patient({"networks": {"default": {"internal": True}}}, api=service("api:1", networks=["default"])),
     patient(

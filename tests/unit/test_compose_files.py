@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from cloud_sim.engine_parts import image_id
+from cloud_sim.engine_parts import Behaviour, image_id
 from device_agent.adapters.docker_files import archive
 from device_agent.core.intake import own_apps
 from device_agent.core.status import orphan_volumes
 from device_agent.core.wanted import WantedApp
 from device_agent.model.compose import File, Service
 from device_agent.model.errors import EngineError, Kind
-from device_agent.model.observed import LABEL_SPEC, Status, Volume
+from device_agent.model.observed import LABEL_SPEC, Health, Status, Volume
 from device_agent.model.steps import Create, Fill, RemoveVolume
 from device_agent.model.target import Json
 from device_agent.model.validate import validate_apps
@@ -213,6 +213,23 @@ def test_once_more_for_one_that_never_ran_or_whose_mounts_failed(status, code, a
     fill = next(step.action for step in made.steps if isinstance(step.action, Fill))
     assert (fill.volume.name, fill.image) == (volume.name, there.image_id)
     assert "fill volume web-api-*-files with 1 file" in waits_for(made, "start web-api-*")
+
+
+def test_not_over_and_over_while_its_start_waits():
+    """Seen as thousands of fillings in a second, each with a container that is made and removed."""
+    device = Device(images=("api:1",))
+    device.world.add_image("db:1", behaviour=Behaviour(health=Health.STARTING))
+    device.boot()
+    waits = {"depends_on": {"db": {"condition": "service_healthy"}}, "secrets": ["key"]}
+    secrets = {"secrets": {"key": {"content": SECRET}}}
+    device.publish({"web": small_app(secrets, api=service(**waits), db=service("db:1", healthcheck={"test": "true"}))})
+    device.wait(30)
+    assert device.fuse.calls.count("fill") == 1
+
+    (db,) = (c for c in device.world.containers.values() if c.service == "db")
+    device.world.become(db.id, Health.HEALTHY)
+    device.converge()
+    assert device.fuse.calls.count("fill") == 2
 
 
 def test_another_content_is_another_container():
