@@ -47,8 +47,10 @@ _TLS_ALERTS = {
 }
 # Fixed header, lengths and properties of a PUBLISH, generously.
 _OVERHEAD = 64
-# QoS 0 messages kept that arrive before the subscriptions are granted; the others are bounded by the receive maximum.
-_UNASKED = 64
+# QoS 0 messages that are delivered and not acknowledged; more are dropped. Of these a broker sends as many as the
+# network carries; the others are bounded by the receive maximum, and wait there. More than `core.brake.MANY`: so what
+# is retained is asked for once more where a flood has lost its newest.
+_LOOSE = 32
 # Keep-alives without a byte from the broker, a ping's answer included, after which the link is dead. paho waits longer.
 _SILENCE = 1.5
 # Topics in one SUBSCRIBE: AWS IoT takes 8.
@@ -61,7 +63,7 @@ class Token:
 
     link: int
     mid: int
-    """0 for a QoS 0 message."""
+    """Of a QoS 0 message not the broker's, and negative."""
 
 
 def _together(topics: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
@@ -111,6 +113,8 @@ class Link:
         self._ended_at: float | None = None
         self._failure: Failed | None = None
         self._early: list[Received] = []
+        self._loose: set[int] = set()
+        self._last_loose = 0
         self._socket_error = ""
         # Message id → QoS of what paho was given and has not answered, and the ids it answered before they were noted.
         self._answers = threading.Condition()
@@ -256,9 +260,13 @@ class Link:
         return self._handle(info.mid)
 
     def acknowledge(self, token: object) -> None:
-        if isinstance(token, Token) and token.link == self._number and token.mid:
-            self._client.ack(token.mid, 1)
-            self._wake()
+        if not isinstance(token, Token) or token.link != self._number:
+            return
+        if token.mid < 0:
+            self._loose.discard(token.mid)
+            return
+        self._client.ack(token.mid, 1)
+        self._wake()
 
     def subscribe_again(self) -> None:
         for topics in self._retaining:
@@ -402,11 +410,13 @@ class Link:
             # MQTT forbids it, and nobody could handle it: acknowledged, or it would come back for ever.
             client.ack(message.mid, message.qos)
             return
+        if not message.qos and len(self._loose) >= _LOOSE:
+            return
         properties = message.properties
         received = Received(
             topic,
             bytes(message.payload),
-            Token(self._number, message.mid if message.qos else 0),
+            Token(self._number, message.mid if message.qos else self._new_loose()),
             retained=message.retain,
             content_type=getattr(properties, "ContentType", None),
             response_topic=getattr(properties, "ResponseTopic", None),
@@ -414,8 +424,13 @@ class Link:
         )
         if self._granted_at is not None:
             self._deliver(received)
-        elif message.qos or len(self._early) < _UNASKED:
+        else:
             self._early.append(received)
+
+    def _new_loose(self) -> int:
+        self._last_loose -= 1
+        self._loose.add(self._last_loose)
+        return self._last_loose
 
     def _on_publish(
         self, _client: paho.Client, _data: object, mid: int, reason: ReasonCode, properties: Properties

@@ -330,3 +330,21 @@ def test_the_retry_is_jittered_capped_and_starts_anew_after_a_good_connection(sh
         assert bench.expect(Disconnected).retry_s <= 0.02
     finally:
         bench.close()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_flood_of_qos_0_is_dropped_while_much_waits(shared: Mosquitto, version: str) -> None:
+    with device(plain(shared, version)) as one, Peer(shared) as cloud:
+        one.expect(Connected)
+        for number in range(100):
+            cloud.client.publish(TARGET, b"%d" % number, qos=0)
+        cloud.publish(TARGET, b"after the flood")
+        first: list[Received] = []
+        while not first or first[-1].payload != b"after the flood":
+            first.append(one.expect(Received))
+        assert [received.payload for received in first[:-1]] == [b"%d" % number for number in range(len(first) - 1)]
+        assert 20 < len(first) - 1 < 40
+        for received in first:
+            one.transport.acknowledge(received.token)
+        cloud.client.publish(TARGET, b"once more", qos=0)
+        assert one.expect(Received).payload == b"once more"
