@@ -89,7 +89,11 @@ class Bench:
             self.engine = EngineProxy(engine, self.device.folder / "engine.sock", self.random)
             stack.callback(self.engine.close)
             stack.callback(self._end)
+            # Strict, but for the network that a fault has not made yet.
+            policy = self.device.folder / "policy.toml"
+            policy.write_text('external_networks = ["*"]\n', encoding="utf-8")
             self.device.settings |= {
+                "POLICY_FILE": str(policy),
                 "MQTT_URL": f"mqtt://127.0.0.1:{self.wire.port}",
                 "MQTT_KEEPALIVE": str(KEEPALIVE_S),
                 "ENGINE_URL": self.engine.url,
