@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from device_agent.core.draft import NONE
 from device_agent.core.replacing import Replacing
-from device_agent.core.wanted import WantedApp, WantedService
+from device_agent.core.wanted import WantedApp
 from device_agent.model.observed import Observed
 from device_agent.model.steps import Start, Step, Stop
 
@@ -19,7 +19,7 @@ def free_ports_first(wanted: WantedApp, observed: Observed, replacing: Replacing
     published = {c.id: c.published for c in observed.containers}
     stops = {s.id: published.get(s.action.id, NONE) for s in steps if isinstance(s.action, Stop)}
     starts = (s for s in steps if isinstance(s.action, Start) and s.subject in wanted.services)
-    for id_, ports in {start.id: _fixed_ports(wanted.services[start.subject]) for start in starts}.items():
+    for id_, ports in {start.id: wanted.services[start.subject].host_ports for start in starts}.items():
         start = steps[id_]
         freed = frozenset(stop for stop, taken in stops.items() if taken & ports and stop not in start.after)
         if not freed or steps.held(frozenset({id_})):
@@ -32,13 +32,6 @@ def free_ports_first(wanted: WantedApp, observed: Observed, replacing: Replacing
         for stop in relaxed:
             steps.replace(stop)
         steps.replace(replace(start, after=start.after | freed, commits=True))
-
-
-def _fixed_ports(wanted: WantedService) -> frozenset[tuple[int, str]]:
-    """The host ports that it takes: (port, protocol)."""
-    return frozenset(
-        (int(p.published), p.protocol) for p in wanted.service.ports if p.published and p.published.isdigit()
-    )
 
 
 def _relaxed(stop: Step, replacing: Replacing) -> Step:

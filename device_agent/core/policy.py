@@ -41,6 +41,7 @@ _LOG_OPTIONS = frozenset(
 """Their options: what else is said to the engine's default driver may be an address."""
 _NETWORK_DRIVERS = ("bridge", "macvlan", "ipvlan")
 """Without a parent, the latter two lead nowhere."""
+_IPAM_DRIVERS = ("default", "null")
 _INTERFACES = ("parent", "com.docker.network.bridge.name")
 """Options that put a network on an interface of the host."""
 _CPU = 1_000_000_000
@@ -80,7 +81,7 @@ class Policy:
     log_drivers: tuple[str, ...] = _LOG_DRIVERS
     """With all their options."""
     network_drivers: tuple[str, ...] = ()
-    """Beside `bridge`, `macvlan` and `ipvlan`."""
+    """Beside `bridge`, `macvlan` and `ipvlan`; also those that give a network its addresses."""
     network_parents: tuple[str, ...] = ()
     """Interfaces of the host that networks may be on: parents of macvlan and ipvlan, and bridges by name."""
     external_networks: tuple[str, ...] = ()
@@ -244,6 +245,10 @@ def _of_network(policy: Policy, at: str, network: NetworkDefinition) -> Iterator
     if network.driver and not _listed(network.driver, (*_NETWORK_DRIVERS, *policy.network_drivers)):
         message = f"this device's policy does not allow the network driver {network.driver} (network_drivers)"
         yield Problem(f"{at}/driver", message)
+    addresses = network.ipam and network.ipam.driver
+    if addresses and not _listed(addresses, (*_IPAM_DRIVERS, *policy.network_drivers)):
+        message = f"this device's policy does not allow the IPAM driver {addresses} (network_drivers)"
+        yield Problem(f"{at}/ipam/driver", message)
     for option, interface in network.driver_opts.items():
         if option.lower() in _INTERFACES and interface and not _listed(interface, policy.network_parents):
             message = f"this device's policy does not allow the host's interface {interface} (network_parents)"

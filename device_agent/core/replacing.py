@@ -43,6 +43,16 @@ class Replacing:
     needs: DependsOn
     own_waits: dict[str, tuple[Ids, str]] = field(default_factory=dict)
     """Stop of what is replaced → what it waits for, and until when, besides what its replacement depends on."""
+    _claims: dict[tuple[int, str], str] = field(init=False)
+    """Host port → the service that is to have it and does not run."""
+
+    def __post_init__(self) -> None:
+        self._claims = {
+            port: name
+            for name, service in self.wanted.services.items()
+            if not service.stopped and not ((winner := self.matches[name].winner) and winner.up)
+            for port in service.host_ports
+        }
 
     def bring_up(self, wanted: WantedService, match: Match) -> None:
         """The wanted container does not run: create it if need be, and start it when all it stands on is there."""
@@ -182,11 +192,14 @@ class Replacing:
     def _beside(self, wanted: WantedService, match: Match, *, proved: bool = False) -> Container | None:
         """With `start-first`: the one that runs on beside what is wanted. Of several that which last proved good.
 
-        What a newer release has overtaken in its gate is not kept beside what settled before it.
+        What a newer release has overtaken in its gate is not kept beside what settled before it; nor one with a host
+        port that another service is to have: that may be what this one waits for.
         """
         if wanted.service.update.strategy != "start-first":
             return None
-        ups, settled = [other for other in match.others if other.up], self.settled.get(wanted.name)
+        kept = (other for other in match.others if other.up)
+        ups = [other for other in kept if all(self._claims.get(p, wanted.name) == wanted.name for p in other.published)]
+        settled = self.settled.get(wanted.name)
         good = [other for other in ups if other.spec == settled]
         if proved and match.spec == settled:
             return good[0] if good else None

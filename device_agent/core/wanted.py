@@ -94,6 +94,13 @@ class WantedService:
         """Tells whether two releases mean the same service, as far as a target alone can tell."""
         return hashlib.sha256(self.basis + b"\n" + self.image.encode()).hexdigest()
 
+    @property
+    def host_ports(self) -> frozenset[tuple[int, str]]:
+        """Those that it takes, and no others: (port, protocol)."""
+        return frozenset(
+            (int(p.published), p.protocol) for p in self.service.ports if p.published and p.published.isdigit()
+        )
+
     def spec(self, image_id: str, shared: tuple[str, ...] = ()) -> str:
         """The spec hash, given the id of its image and of the containers of the services in `shares`."""
         return hashlib.sha256(b"\n".join((self.basis, image_id.encode(), ",".join(shared).encode()))).hexdigest()

@@ -75,3 +75,19 @@ def test_one_that_is_overtaken_by_what_was_good_before_it_does_not_run_on():
 def test_without_one_that_is_good_what_serves_runs_on():
     made = plan(THIRD, world(THIRD, exited(FIRST, "api", id="old", name="old"), TRIED), settled=FIRST, gated=True)
     assert "stop tried" not in printed(made)
+
+
+def test_one_whose_host_port_another_service_takes_is_stopped_first():
+    """Or they wait for each other for ever, where the new one depends on the other."""
+    before = wanted(app(api=service("api:1", ports=["80:80"])))
+    beside = {"x-update": {"strategy": "start-first"}}
+    after = wanted(app(api=service("api:2", depends_on=["db"], **beside), db=service("db:1", ports=["80:80"])))
+    old = running(before, "api", name="old", published=frozenset({(80, "tcp")}))
+    made = plan(after, world(after, old), settled=before, gated=True)
+    assert "stop old: to be replaced by web-api-*" in lines(made)
+    assert waits_for(made, "stop old") == {"create web-api-*"}
+    assert "stop old" in waits_for(made, "start web-db-*")
+
+    there = running(after, "db", published=frozenset({(80, "tcp")}))
+    elsewhere = running(before, "api", name="old")
+    assert "stop old" not in printed(plan(after, world(after, elsewhere, there), settled=before, gated=True))

@@ -167,6 +167,12 @@ def test_a_network_by_another_driver():
     assert network(Policy(network_drivers=("weave",)), driver="bridge") == []
 
 
+def test_a_network_whose_addresses_another_driver_gives():
+    assert network(Policy(), ipam={"driver": "dhcp"}) == ["/ipam/driver"]
+    assert network(Policy(network_drivers=("dhcp",)), ipam={"driver": "dhcp"}) == []
+    assert network(Policy(), ipam={"driver": "default"}) == []
+
+
 def test_a_network_that_somebody_else_has_made():
     assert network(Policy(), external=True, name="backend") == [""]
     assert network(Policy(external_networks=("backend",)), external=True, name="backend") == []
@@ -334,7 +340,7 @@ KEYS = {
         """create_host_path labels nocopy propagation read_only recursive selinux subpath target tmpfs_mode
         tmpfs_size""",
     ),
-    NetworkDefinition: ("driver driver_opts external name", "attachable enable_ipv6 internal ipam labels"),
+    NetworkDefinition: ("driver driver_opts external ipam name", "attachable enable_ipv6 internal labels"),
     VolumeDefinition: ("driver driver_opts external name", "labels"),
 }
 """What is judged, and what leads nowhere that it could not go without."""
