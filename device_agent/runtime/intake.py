@@ -55,6 +55,16 @@ class _Opened:
     token: object
 
 
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A document that could be read, kept as it arrived: a few that wait are large when they are inflated."""
+
+    message: Received
+    scope: str
+    version: Version
+    digest: str
+
+
 def _brakes() -> dict[str, Brake]:
     return {scope: Brake() for scope in SCOPES}
 
@@ -68,8 +78,10 @@ class Intake:
     """Accepted, but the disk is full: not acknowledged, tried again."""
     _settling: bool = True
     _arrived: list[Received] = field(default_factory=list)
-    _waiting: list[_Opened] = field(default_factory=list)
-    """Opened, and not judged yet."""
+    _waiting: list[_Waiting] = field(default_factory=list)
+    """Not judged yet."""
+    _opened: tuple[Received, _Opened] | None = None
+    """The last that was opened: mostly it is the one that is judged next."""
     _brakes: dict[str, Brake] = field(default_factory=_brakes)
     _answered: set[str] = field(default_factory=set)
     _told_stale: set[tuple[str, Version]] = field(default_factory=set)
@@ -85,6 +97,7 @@ class Intake:
         self._settling, self.settle_at = True, None
         self._arrived.clear()
         self._waiting.clear()
+        self._opened = None
         self._brakes = _brakes()
         self._answered.clear()
         self.unstored.clear()
@@ -113,6 +126,7 @@ class Intake:
         if due:
             waiting, self._waiting = self._waiting, [each for each in self._waiting if each.scope not in due]
             self._judge([each for each in waiting if each.scope in due])
+            self._opened = None
         if self.unstored and self.agent.journal.may_write:
             again, self.unstored = self.unstored, []
             for opened in again:
@@ -145,35 +159,44 @@ class Intake:
         for scope, count in scopes.items():
             self._refused.pop(scope, None)
             self._brakes[scope].heard(count, self.agent.clock.monotonic())
-        opened = [*self._waiting, *(each for message in arrived if (each := self._open(message)))]
+        waiting = [*self._waiting, *(_waiting(each, message) for message in arrived if (each := self._open(message)))]
         # One that came five times is one, or it would leave no place for what there is to fall back on.
-        distinct = {(each.scope, each.target.version, each.target.digest): each for each in reversed(opened)}
+        distinct = {(each.scope, each.version, each.digest): each for each in reversed(waiting)}
         self._waiting = [each for highest in _by_scope(distinct.values()).values() for each in highest[:KEPT]]
         kept = {id(each) for each in self._waiting}
-        for other in (each for each in opened if id(each) not in kept):
-            self._acknowledge(other.token)
+        for other in (each for each in waiting if id(each) not in kept):
+            self._acknowledge(other.message.token)
 
-    def _judge(self, opened: list[_Opened]) -> None:
+    def _judge(self, waiting: list[_Waiting]) -> None:
         """The highest good version of each scope; lower ones that came with it are only acknowledged."""
-        by_scope = _by_scope(opened)
+        by_scope = _by_scope(waiting)
         for scope in self._order(by_scope):
             settled: Version | None = None
             for each in by_scope[scope]:
-                if settled is not None and each.target.version < settled:
-                    self._acknowledge(each.token)
-                elif self._decide(each):
-                    settled = each.target.version
+                if settled is not None and each.version < settled:
+                    self._acknowledge(each.message.token)
+                elif (opened := self._open(each.message)) and self._decide(opened):
+                    settled = each.version
 
-    def _order(self, by_scope: dict[str, list[_Opened]]) -> tuple[str, str]:
+    def _order(self, by_scope: dict[str, list[_Waiting]]) -> tuple[str, str]:
         """The fleet's first, unless it is good only with the device's new one."""
         if all(by_scope.values()):
+            first, *others = by_scope[FLEET]
+            opened = self._open(first.message)
+            if opened is None:  # its key is trusted no more
+                by_scope[FLEET] = others
+                return FLEET, DEVICE
             try:
-                self.judge(by_scope[FLEET][0])
+                self.judge(opened)
             except Refused:
                 return DEVICE, FLEET
         return FLEET, DEVICE
 
     def _open(self, message: Received) -> _Opened | None:
+        """None: it cannot be read. That is told, and it is acknowledged."""
+        if self._opened and self._opened[0] is message:
+            return self._opened[1]
+        self._opened = None
         scope = self.agent.options.topics.scope_of(message.topic) or FLEET
         if not message.payload:
             self.agent.journal.tell(Happening("target_cleared", {"scope": scope, "message": "nothing changes"}))
@@ -188,7 +211,9 @@ class Intake:
             ack = Ack("rejected", scope, seen.version, seen.digest, seen.release)
             self._refuse(ack, refused, scope, message.token)
             return None
-        return _Opened(target, body, scope, message.token)
+        opened = _Opened(target, body, scope, message.token)
+        self._opened = message, opened
+        return opened
 
     def _decide(self, opened: _Opened) -> bool:
         """False when it is refused and a lower version may still be good."""
@@ -389,9 +414,13 @@ class Intake:
             self.agent.journal.acknowledge(token)
 
 
-def _by_scope(opened: Iterable[_Opened]) -> dict[str, list[_Opened]]:
+def _waiting(opened: _Opened, message: Received) -> _Waiting:
+    return _Waiting(message, opened.scope, opened.target.version, opened.target.digest)
+
+
+def _by_scope(waiting: Iterable[_Waiting]) -> dict[str, list[_Waiting]]:
     """The highest first."""
-    ranked = sorted(opened, key=_version, reverse=True)
+    ranked = sorted(waiting, key=_version, reverse=True)
     return {scope: [each for each in ranked if each.scope == scope] for scope in SCOPES}
 
 
@@ -407,5 +436,5 @@ def _forgive(app: str) -> Callable[[Transaction], None]:
     return lambda tx: tx.drop_bad(app)
 
 
-def _version(opened: _Opened) -> Version:
-    return opened.target.version
+def _version(waiting: _Waiting) -> Version:
+    return waiting.version

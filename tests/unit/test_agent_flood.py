@@ -1,5 +1,7 @@
 """Ten thousand targets at once: what is judged, what is done, and what is remembered of them."""
 
+import gzip
+import tracemalloc
 from itertools import pairwise
 
 from device_agent.core.brake import ANSWER_S, CALM_S, MANY
@@ -8,6 +10,7 @@ from tests.device import TOPICS, Device, settled
 
 COUNT = 10_000
 REFUSED = 1_000
+LARGE = 1_000
 
 
 def numbered(revision: int) -> bytes:
@@ -150,3 +153,25 @@ def test_what_is_refused_and_comes_many_times_does_not_hide_what_there_is_to_fal
     assert device.told()[-1] == "applied 1.2"
     assert device.told().count("rejected 1.10000 unsupported") == 1
     assert not device.broker.unacknowledged
+
+
+def test_ten_large_targets_that_wait_together_take_no_more_memory_than_one() -> None:
+    """They are kept as they arrived: inflated, and as JSON, there is one at a time."""
+
+    def arrive(*revisions: int) -> int:
+        device = settled({"web": app(api=service("api:1"))})
+        filler = {f"F{number}": "x" * 1000 for number in range(LARGE)}
+        for revision in revisions:
+            apps = {"web": app(api=service("api:1", environment=filler | {"N": f"{revision}"}))}
+            row = gzip.compress(payload(apps, revision=revision), 1)
+            device.broker.arrive(TOPICS.fleet_target, row, retain=True)
+        tracemalloc.start()
+        try:
+            device.settle()
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    one = arrive(2)
+    assert one > 2 * LARGE * 1000
+    assert arrive(*range(2, 12)) < 1.5 * one
