@@ -176,12 +176,16 @@ def remove_networks(draft: Draft, networks: Iterable[Network], containers: Itera
             draft.add(Step(action, f"network {network.key}", network.id, "nothing uses it any more", after))
 
 
-def remove_files(draft: Draft, observed: Observed, wanted: Collection[str | None]) -> None:
-    """The volumes with configs and secrets of a spec that no container has, and that is none of those wanted."""
-    specs = {container.spec for container in observed.containers if container.app == draft.app}.union(wanted)
+def remove_files(draft: Draft, observed: Observed, wanted: Collection[tuple[str, str | None]]) -> None:
+    """The volumes with configs and secrets of a service's spec that no container has, and that is none of those wanted.
+
+    Services that are defined alike have one spec.
+    """
+    mine = (container for container in observed.containers if container.app == draft.app)
+    kept = {(container.service, container.spec) for container in mine}.union(wanted)
     # One may be had by what was left when it was being filled.
     after = frozenset(step.id for step in draft if isinstance(step.action, Remove) and not step.until)
     for volume in sorted(observed.volumes, key=lambda v: v.name):
-        if volume.app == draft.app and volume.service and volume.spec not in specs:
+        if volume.app == draft.app and volume.service and (volume.service, volume.spec) not in kept:
             cause = "no container has these configs and secrets any more"
             draft.add(Step(RemoveVolume(volume.name), files_subject(volume.service), volume.name, cause, after))

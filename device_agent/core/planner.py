@@ -96,7 +96,7 @@ class _Planning:
         names = {network.name for network in self.wanted.networks.values()}
         unused = [n for n in self.observed.networks if n.app == self.wanted.name and n.name not in names]
         remove_networks(self.steps, unused, self.observed.containers)
-        remove_files(self.steps, self.observed, {match.spec for match in self.matches.values()})
+        remove_files(self.steps, self.observed, {(name, match.spec) for name, match in self.matches.items()})
         return Plan(self.wanted.name, self.steps.in_order(), tuple(self.ground.blocked.values()))
 
     def _clear(self, service: str, match: Match) -> None:

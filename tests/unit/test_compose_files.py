@@ -266,6 +266,9 @@ def test_a_volume_goes_once_no_container_has_it():
         Volume("web_data", "web", "data", "s"),
     ):
         assert printed(plan(of, world(of, runs, volumes=(new, another)))) == ""
+    twins = replace(new, service="db", name="web-db-files")
+    left = plan(of, world(of, runs, volumes=(new, twins)))
+    assert [step.action for step in left.steps] == [RemoveVolume(twins.name)], "of another service with equal files"
 
 
 def test_of_an_app_that_goes_its_volumes_with_files_go_last():
