@@ -8,10 +8,11 @@ import pytest
 from cloud_sim.engine_parts import Behaviour
 from device_agent.model.errors import Kind
 from device_agent.runtime.agent import Died
+from device_agent.runtime.ending import LAST_LOOK_S
 from device_agent.runtime.inbox import ThreadDied
 from device_agent.runtime.workers import CALL, STOP
 from tests.builders import app, payload, service
-from tests.device import TOPICS, Device, settled
+from tests.device import TOPICS, Device, Jobs, settled
 
 WEB = {"web": app(api=service())}
 WEB2 = {"web": app(api=service("api:2"))}
@@ -57,6 +58,39 @@ def test_a_stop_leaves_the_last_state_however_soon_after_the_one_before():
     device.stop()
     assert device.state()["have"]["device"]["revision"] == 1
     assert device.broker.sent[-1].topic == TOPICS.session
+
+
+def test_a_stop_in_the_middle_of_a_replacement_tells_what_has_become_of_it():
+    device = replacing()
+    device.stop()
+    device.jobs.held.clear()
+    device.settle()
+    assert device.agent.ending.finished
+    (runs,) = (container.name for container in device.world.containers.values() if container.status == "running")
+    told = device.state()["apps"]["web"]["services"]["api"]
+    assert (told["container"], told["status"]) == (runs, "running")
+
+
+def test_a_stop_does_not_wait_for_an_engine_that_does_not_tell():
+    device = replacing()
+    device.agent.reconciler.looks.workers = Jobs()  # nobody carries them out
+    device.stop()
+    device.jobs.held.clear()
+    device.settle()
+    assert not device.agent.ending.finished
+    device.wait(LAST_LOOK_S)
+    assert device.agent.ending.finished
+
+
+def replacing() -> Device:
+    """The one that is replaced is being stopped, and takes its time."""
+    device = settled(WEB)
+    device.wait(10)
+    device.jobs.held = {STOP}
+    device.publish(WEB2, revision=2)
+    device.wait(3)
+    assert device.state()["apps"]["web"]["services"]["api"]["status"] == "stopping"
+    return device
 
 
 def test_the_first_look_is_on_its_way_before_the_network_is_thought_of():
