@@ -1,6 +1,6 @@
 """What is to be published: files that are target documents or Compose files, told apart by their content."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,6 +92,8 @@ def _read(file: Path) -> Mapping[str, Json]:
 
 
 def _document(file: Path, content: Mapping[str, Json]) -> Source:
+    for key in _not_text(content):
+        raise Misconfigured(f"{file}: the key {key!r} must be text: put it between quotes")
     apps, scope = content["apps"], content.get("scope") or {}
     if not isinstance(apps, dict) or not isinstance(scope, dict):
         raise Refused("invalid", f"{file}: `apps` and `scope` of a target are objects")
@@ -106,3 +108,11 @@ def _document(file: Path, content: Mapping[str, Json]) -> Source:
         hold=content.get("hold") is True,
         more={key: value for key, value in content.items() if key not in own},
     )
+
+
+def _not_text(value: object) -> Iterator[object]:
+    """Keys that YAML has, and JSON has not. Of a Compose file Compose sees to them."""
+    if isinstance(value, dict):
+        yield from (key for key in value if not isinstance(key, str))
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _not_text(inner)

@@ -168,6 +168,19 @@ def test_what_compose_warns_of_is_told(
     assert source.warnings == (f"Compose says: {told}",)
 
 
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("apps: {1: {services: {api: {image: x}}}}", "1"),
+        ("apps: {web: {services: {api: {image: x, environment: {true: y}}}}}", "True"),
+        ("apps: {web: {services: {api: {image: x, x-list: [{2: 3}]}}}}", "2"),
+    ],
+)
+def test_a_key_of_a_target_document_is_text(write: Write, text: str, key: str) -> None:
+    with pytest.raises(Misconfigured, match=f"the key {key} must be text: put it between quotes"):
+        read_files([write("target.yaml", text)])
+
+
 def test_what_compose_refuses_is_told(write: Write, compose: Callable[..., Path]) -> None:
     compose("docker", "2.32.1", "services.api.imagee is not allowed", code=15)
     with pytest.raises(Refused, match=r"`docker compose config` refuses .*imagee is not allowed"):
