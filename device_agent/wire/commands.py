@@ -128,7 +128,8 @@ def _fields(body: Json, known: frozenset[str]) -> Fields:
     unknown = tuple(Problem(f"/{key[:_SHOWN]}", "is not known") for key in sorted(body.keys() - known)[:_MOST_UNKNOWN])
     if unknown:
         raise Refused("malformed", f"unknown: {', '.join(problem.pointer for problem in unknown)}", unknown)
-    if body.get("schema", SCHEMA) != SCHEMA:
+    schema = body.get("schema", SCHEMA)
+    if schema != SCHEMA or isinstance(schema, bool):
         raise Refused("schema", f"the schema is not {SCHEMA}", (Problem("/schema", f"must be {SCHEMA}"),))
     return Fields(body)
 

@@ -115,6 +115,7 @@ def test_what_a_signed_command_must_say(key):
     ("change", "code", "pointer"),
     [
         ({"schema": 2}, "schema", "/schema"),
+        ({"schema": True}, "schema", "/schema"),
         ({"verbs": ["stop"]}, "malformed", "/verbs"),
         ({"verb": "Stop!"}, "malformed", "/verb"),
         ({"scope": None}, "malformed", "/scope"),
@@ -201,6 +202,7 @@ def test_what_is_no_answer_is_refused(raw):
         ('{"id": "a", "id": "b"}', "malformed", None),
         ('{"id": "a", "arg": {}}', "malformed", "/arg"),
         ('{"id": "a", "schema": 2}', "schema", "/schema"),
+        ('{"id": "a", "schema": true}', "schema", "/schema"),
         ('{"args": {}}', "malformed", "/id"),
         ('{"id": ""}', "malformed", "/id"),
         ('{"id": "a\\nb"}', "malformed", "/id"),
