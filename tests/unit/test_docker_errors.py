@@ -1,8 +1,13 @@
 """Whose fault a failed engine call is: what engines and registries were seen to say."""
 
+import re
+from pathlib import Path
+
 import pytest
 
+from device_agent.adapters import docker_errors
 from device_agent.adapters.docker_errors import message_of, sorted_error, timed_out
+from device_agent.core.gate import TARGETS_FAULTS
 from device_agent.model.errors import Kind
 
 SAID = [
@@ -190,6 +195,17 @@ PULLING = [
     ("failed to register layer: write /usr/lib/x: no space left on device", "disk_full", Kind.OUTSIDE),
     ("failed to register layer: something", "engine_error", Kind.TEMPORARY),
 ]
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "reconciling.md"
+
+
+def test_every_code_is_in_the_documentation_with_its_remedy() -> None:
+    table = PAGE.read_text().partition("| code | what it means | what to do |")[2].partition("\n\n")[0]
+    documented = {code for row in table.split("\n| ") for code in re.findall("`([a-z_]+)`", row.partition(" | ")[0])}
+    told = {sort.code for sort in (*docker_errors._BY_MESSAGE, *docker_errors._OF_REGISTRY)}
+    told |= {code for code, _, _ in docker_errors._BY_STATUS.values()} | TARGETS_FAULTS
+    assert told | {"timeout", "engine_error", "deadline"} <= documented
 
 
 @pytest.mark.parametrize(
