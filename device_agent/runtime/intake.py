@@ -7,8 +7,9 @@ it is refused, the next lower one is: it would have been taken, had the device b
 A flood is braked (`core.brake`): its first is judged at once, and the highest of what follows when it is over. What is
 lower than the highest few that wait is acknowledged without being judged, so that the broker sends on.
 
-Where no floor is known, nothing is judged before the first look at the engine: the database may be lost, and then what
-runs tells the floor, and that there is something which an empty target would remove.
+Where no floor is known, or one without a target that is understood, nothing is judged before the first look at the
+engine: the database may be lost, and then what runs tells the floor, and that there is something which an empty target
+would remove.
 
 What is refused for what it says is judged again when the other scope's target has changed: a device's target may extend
 an app that the fleet's next one brings. So the order in which the two arrive means nothing.
@@ -113,7 +114,7 @@ class Intake:
         self._answered.add(scope)
 
     def tick(self) -> None:
-        if not self._knows_floors:
+        if not self._knows_what_it_has:
             return
         now = self.agent.clock.monotonic()
         if self._settling:
@@ -134,14 +135,16 @@ class Intake:
 
     def next_due(self) -> float | None:
         """Monotonic time at which what has arrived is judged; None: it was, or something else is waited for."""
-        if not self._knows_floors:
+        if not self._knows_what_it_has:
             return None
         times = (self.settle_at, *(brake.due for brake in self._brakes.values()))
         return min((time for time in times if time is not None), default=None)
 
     @property
-    def _knows_floors(self) -> bool:
-        return bool(self.agent.floors) or self.agent.reconciler.observed is not None
+    def _knows_what_it_has(self) -> bool:
+        floors, reconciler = self.agent.floors, self.agent.reconciler
+        understood = bool(floors) and floors.keys() <= reconciler.wanted.targets.keys()
+        return understood or reconciler.observed is not None
 
     def _is_due(self, brake: Brake, now: float) -> bool:
         if brake.due is None or now < brake.due:

@@ -228,6 +228,25 @@ def test_an_empty_target_on_a_device_that_lost_its_database_removes_nothing():
     assert device.ups() == {"web/api"}
 
 
+def test_where_the_floor_alone_is_known_an_empty_target_waits_for_the_first_look():
+    """Of a release that was never good the sidecar has the number, and not the apps."""
+    device = settled(WEB, revision=7)
+    device.cut_power()
+    device.store.good = ()
+    device.store.lose_database()
+    assert device.store.rows.floors
+    device.broker.retained.pop(TOPICS.fleet_target)
+    device.world.away = True
+    device.boot()
+    device.publish({}, revision=8)
+    device.wait(10)
+    assert len(device.broker.unacknowledged) == 1
+    device.world.away = False
+    device.wait(60)
+    assert device.told()[-1] == "rejected 1.8 empty"
+    assert device.ups() == {"web/api"}
+
+
 # Backup and restore.
 
 
