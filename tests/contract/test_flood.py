@@ -14,7 +14,7 @@ from cloud_sim.engine import SimulatedEngine
 from cloud_sim.engine_world import World
 from device_agent.adapters.clock import SystemClock
 from device_agent.adapters.mqtt import Broker, MqttTransport, parse_url
-from device_agent.cli.run import LANES
+from device_agent.cli.serve import LANES
 from device_agent.model.observed import EngineEvent
 from device_agent.runtime.agent import Agent
 from device_agent.runtime.inbox import Event, StopRequested, ThreadDied
