@@ -131,9 +131,13 @@ _BY_MESSAGE: tuple[_Sort, ...] = (
     _sort(
         "bad_config",
         _TARGET,
-        "a config or secret cannot be where it is to be: its `target` is a folder, or in something that takes no file",
-        # Its source is a file that the agent has made (`docker_files`).
-        r'mounting "[^"]*-files/_data/files/[0-9]+" to rootfs.*(not a directory|read-only file system|inside /proc)',
+        "it cannot be mounted there: the image has a file for a folder, a folder for a file, or takes nothing there",
+        # Its source is a tmpfs, a volume, or in one a file that the agent has made (`docker_files`): it is known what
+        # they are, and that they are there.
+        r'mounting "(tmpfs|[^"]*/_data(/files/[0-9]+)?)" to rootfs.*(not a directory|read-only file system)',
+        r'mounting "tmpfs" to rootfs at "/(proc|sys)/',
+        r"^source \S+ is not directory",
+        "cannot be mounted because it is inside /proc",
     ),
     _sort(
         "mount_failed",

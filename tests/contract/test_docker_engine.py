@@ -6,7 +6,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from structlog.testing import capture_logs
@@ -341,6 +341,23 @@ def test_a_file_where_none_can_be_is_the_targets_fault(bench: DockerBench, targe
 
     with pytest.raises(EngineError) as caught:
         bench.engine.start(bench.name("api"))
+
+    assert (caught.value.code, caught.value.kind) == ("bad_config", Kind.TARGET)
+
+
+@pytest.mark.parametrize("kind", ["volume", "tmpfs"])
+@pytest.mark.parametrize("target", ["/etc/passwd", "/proc/one"])
+def test_a_mount_where_none_can_be_is_the_targets_fault(
+    bench: DockerBench, kind: Literal["volume", "tmpfs"], target: str
+) -> None:
+    mounts = (Mount(type=kind, target=target),)
+
+    def create_and_start() -> None:
+        bench.engine.create(replace(bench.step(), mounts=mounts))
+        bench.engine.start(bench.name("api"))
+
+    with pytest.raises(EngineError) as caught:
+        create_and_start()
 
     assert (caught.value.code, caught.value.kind) == ("bad_config", Kind.TARGET)
 

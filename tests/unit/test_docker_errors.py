@@ -113,6 +113,20 @@ SAID = [
     ),
     (
         400,
+        'error mounting "/var/lib/docker/volumes/d_data/_data" to rootfs at "/etc/passwd": … not a directory: unknown',
+        "bad_config",
+        Kind.TARGET,
+    ),
+    (500, "source /var/lib/docker/overlay2/x/merged/etc/passwd is not directory", "bad_config", Kind.TARGET),
+    (400, 'error mounting "tmpfs" to rootfs at "/etc/passwd": … not a directory: unknown', "bad_config", Kind.TARGET),
+    (
+        400,
+        'error mounting "/srv" to rootfs at "/proc/x": "/…/proc/x" cannot be mounted because it is inside /proc',
+        "bad_config",
+        Kind.TARGET,
+    ),
+    (
+        400,
         'error mounting "/var/lib/docker/volumes/d-api-1-files/_data/files/0" to rootfs at "/x": no such file or …',
         "mount_failed",
         Kind.OUTSIDE,
