@@ -1,7 +1,8 @@
 """Bare `pytest` knows the image names as `make test` does: the settings that scripts/images wrote to .dev/env.
 
 What is set in the environment already is left as it is. And SIGTERM ends a run as Ctrl-C does: with all that is to be
-cleaned up, not with containers and engines left behind.
+cleaned up, not with containers and engines left behind. Ctrl-C ends what tests start, too, where a run in the background
+was told to ignore it.
 
 How much hypothesis tries: enough to find again what it has found, in seconds. `HYPOTHESIS_PROFILE=hard`: more.
 """
@@ -21,6 +22,7 @@ if _SETTINGS.exists():
             os.environ.setdefault(_name, _value)
 
 signal.signal(signal.SIGTERM, signal.default_int_handler)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile(
     "ci", max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]

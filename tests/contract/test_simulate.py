@@ -80,16 +80,17 @@ def test_a_fleet_takes_a_target_answers_it_and_converges(broker: Mosquitto, vers
 
 
 def test_devices_that_lose_their_connection_come_back_as_devices_do(broker: Mosquitto):
-    with simulated(broker, "storms", storms=[Storm(20, 1.0)]) as fleet, Peer(broker) as peer:
+    with Peer(broker) as peer:
         peer.subscribe("fleet/v1/storms/up/+/session")
-        eventually(lambda: fleet.figures.connections == DEVICES + 20, WAIT_S, "20 have connected a second time")
-        assert fleet.figures.dropped == 20
-        eventually(lambda: fleet.connected == DEVICES, WAIT_S, "all are connected")
-        eventually(lambda: len(peer.heard) >= DEVICES + 20, WAIT_S, "all births are heard")
-        births = [json.loads(heard.payload) for heard in peer.heard]
-        assert all(birth["online"] for birth in births)
-        again = [birth for birth in births if sum(b["device"] == birth["device"] for b in births) == 2]
-        assert len({(birth["device"], birth["session"]) for birth in again}) == 40
+        with simulated(broker, "storms", storms=[Storm(20, 1.0)]) as fleet:
+            eventually(lambda: fleet.figures.connections == DEVICES + 20, WAIT_S, "20 have connected a second time")
+            assert fleet.figures.dropped == 20
+            eventually(lambda: fleet.connected == DEVICES, WAIT_S, "all are connected")
+            eventually(lambda: len(peer.heard) >= DEVICES + 20, WAIT_S, "all births are heard")
+            births = [json.loads(heard.payload) for heard in peer.heard]
+            assert all(birth["online"] for birth in births)
+            again = [birth for birth in births if sum(b["device"] == birth["device"] for b in births) == 2]
+            assert len({(birth["device"], birth["session"]) for birth in again}) == 40
 
 
 def test_they_say_farewell(broker: Mosquitto):

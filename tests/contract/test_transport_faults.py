@@ -342,8 +342,10 @@ def test_a_flood_of_qos_0_is_dropped_while_much_waits(shared: Mosquitto, version
         first: list[Received] = []
         while not first or first[-1].payload != b"after the flood":
             first.append(one.expect(Received))
-        assert [received.payload for received in first[:-1]] == [b"%d" % number for number in range(len(first) - 1)]
-        assert 20 < len(first) - 1 < 40
+        # The session may still have something empty: what a test before this one has cleared.
+        flood = [received.payload for received in first[:-1] if received.payload]
+        assert flood == [b"%d" % number for number in range(len(flood))]
+        assert 20 < len(flood) < 40
         for received in first:
             one.transport.acknowledge(received.token)
         cloud.client.publish(TARGET, b"once more", qos=0)
