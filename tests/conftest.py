@@ -1,8 +1,8 @@
 """Bare `pytest` knows the image names as `make test` does: the settings that scripts/images wrote to .dev/env.
 
 What is set in the environment already is left as it is. And SIGTERM ends a run as Ctrl-C does: with all that is to be
-cleaned up, not with containers and engines left behind. Ctrl-C ends what tests start, too, where a run in the background
-was told to ignore it.
+cleaned up, not with containers and engines left behind. And Ctrl-C ends what tests start, where a run in the background
+was told to ignore it, too.
 
 How much hypothesis tries: enough to find again what it has found, in seconds. `HYPOTHESIS_PROFILE=hard`: more.
 """
