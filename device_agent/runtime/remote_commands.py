@@ -39,6 +39,8 @@ MOST_EARLY = 64
 """Commands that wait for the first look. More than the broker sends without a PUBACK."""
 LARGEST_ANSWER = 16 * 1024
 """What is recorded of an answer, in bytes. A larger one is told once, and not again."""
+MOST_CORRELATION = 256
+"""Bytes of Correlation Data: they are kept with what was carried out, and sent back."""
 
 log = structlog.get_logger()
 
@@ -99,7 +101,8 @@ class RemoteCommands:
         reply_to = message.response_topic or topics.response
         if not topics.may_answer(reply_to):
             reply_to = topics.response
-        asked = _Asked(verb, correlation_id(correlation), reply_to, correlation, self._after_s(message.topic))
+        given = correlation if correlation is None or len(correlation) <= MOST_CORRELATION else None
+        asked = _Asked(verb, correlation_id(correlation), reply_to, given, self._after_s(message.topic))
         try:
             command = read_command(
                 message.payload, message.content_type, correlation, self.agent.options.limits, self.agent.intake.trusted
@@ -134,11 +137,15 @@ class RemoteCommands:
             raise Refused("signature", f"not signed, and keys are configured: unsigned this device takes {words}")
 
     def _check_delivery(self, message: Received) -> None:
-        """Raises `Refused`: `response_topic` or `retained`."""
+        """Raises `Refused`: `response_topic`, `malformed` or `retained`."""
         topics, wished = self.agent.options.topics, message.response_topic
         if wished and not topics.may_answer(wished):
             words = f"a device answers to {topics.response} and under its fleet's reply/, not to {wished}"
             raise Refused("response_topic", words)
+        if message.correlation and len(message.correlation) > MOST_CORRELATION:
+            raise Refused(
+                "malformed", f"{len(message.correlation)} bytes of Correlation Data: at most {MOST_CORRELATION}"
+            )
         if message.retained:
             words = "a command must not be retained: it would come again and again. Clear it from its topic"
             raise Refused("retained", words)

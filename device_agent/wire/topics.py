@@ -19,6 +19,8 @@ KINDS = (SESSION, STATE, ACK, EVENT, PROGRESS, RESPONSE, LOG)
 
 # MQTT allows 65,535 bytes; brokers allow less (AWS IoT: 256 bytes and 7 levels without its reserved ones).
 _ROOT_BYTES = 128
+MOST_REPLY = 256
+"""Characters of an answer's topic, after what it must begin with: it is kept with the command."""
 
 
 def check_id(value: str, what: str) -> str:
@@ -131,6 +133,8 @@ class Topics:
         if response_topic == self.response:
             return True
         client = response_topic.removeprefix(f"{self.root}/{self.fleet}/reply/")
+        if len(client) > MOST_REPLY:
+            return False
         return client != response_topic and all(client.split("/")) and not any(mark in client for mark in "+#\0")
 
 

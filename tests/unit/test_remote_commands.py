@@ -117,15 +117,26 @@ def test_an_answer_to_a_broadcast_comes_at_the_devices_own_moment():
 
 def test_a_command_to_be_answered_elsewhere_is_not_carried_out(stop):
     device = settled()
-    for topic in ("fleet/v1/other/reply/x", TOPICS.state, TOPICS.fleet_target, "fleet/v1/plant7/reply/", "x"):
+    elsewhere = ("fleet/v1/other/reply/x", TOPICS.state, TOPICS.fleet_target, "fleet/v1/plant7/reply/", "x")
+    for topic in (*elsewhere, "fleet/v1/plant7/reply/" + 300 * "x"):
         before = device.broker.on(topic)
-        device.order(TOPICS.command("stop"), {"id": topic}, reply_to=topic)
+        device.order(TOPICS.command("stop"), {"id": topic[:99]}, reply_to=topic)
         assert device.broker.on(topic) == before
-    assert codes(device, TOPICS.response) == ["response_topic"] * 5
+    assert codes(device, TOPICS.response) == ["response_topic"] * 6
     device.order(TOPICS.command("stop"), b"{", reply_to=TOPICS.state)
-    assert codes(device, TOPICS.response)[5:] == ["malformed"]
+    assert codes(device, TOPICS.response)[6:] == ["malformed"]
     assert stop.done == []
     assert not device.broker.unacknowledged
+
+
+def test_long_correlation_data_are_refused_and_not_kept(stop):
+    device = settled()
+    body = json.dumps({"id": "one", "args": {"app": "web"}}).encode()
+    device.broker.arrive(TOPICS.command("stop"), body, response_topic=REPLY, correlation=300 * b"x")
+    device.settle()
+    assert codes(device, REPLY) == ["malformed"]
+    assert stop.done == []
+    assert not device.agent.commands.records
 
 
 def test_a_refusal_names_the_place_and_what_was_asked(stop):
@@ -334,7 +345,7 @@ def test_too_many_answers_do_not_pile_up():
 def test_an_answer_that_the_broker_does_not_take_is_told_to_be_too_large():
     device = settled()
     device.broker.disconnect()
-    device.broker.maximum_packet_size = 700
+    device.broker.maximum_packet_size = 500
     device.broker.connect()
     device.settle()
     device.command("report")
@@ -344,10 +355,10 @@ def test_an_answer_that_the_broker_does_not_take_is_told_to_be_too_large():
 def test_an_answer_that_cannot_be_told_at_all_is_given_up():
     device = settled()
     device.broker.disconnect()
-    device.broker.maximum_packet_size = 700
+    device.broker.maximum_packet_size = 500
     device.broker.connect()
     device.settle()
-    device.order(TOPICS.command("report"), {}, correlation=b"c" * 600)
+    device.order(TOPICS.command("report"), {}, correlation=b"c" * 256)
     device.command("report", "c2")
     assert [answer["id"] for answer in device.answers()] == ["c2"]
     assert not device.agent.link.answers.waiting
