@@ -45,6 +45,9 @@ def _json(size: int) -> Iterator[tuple[str, bytes]]:
     yield "a lone surrogate at the end", b'"' + b"a" * (size - 8) + b'\\ud800"'
     yield "one string of escapes of Hangul", b'"' + b"\\ud7ff" * (min(size, 6 * MIB) // 6 - 1) + b'"'
     yield "strings of marks and escaped quotes", _list(b'"' + b'[\\",\\\\' * 30 + b'"', size)
+    # As many escapes as there may be.
+    escaped = _list(b'"' + b'[\\",\\\\' * 30 + b'"', min(size, 2 * MIB))
+    yield "marks and escaped quotes, padded", escaped + b" " * (size - len(escaped))
     # As many as there may be, so that everything after the count is done.
     yield "the most objects of one key", _list(b'{"a":{}}', 9 * 9_000) + b" " * (size - 9 * 9_000)
     yield "the most keys, padded", _object(12 * 24_000).encode() + b" " * (size - 12 * 24_000)

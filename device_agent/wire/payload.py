@@ -32,6 +32,8 @@ _MARKS = b",[{:"
 # In memory a text takes as many bytes for each character as its widest one needs: so one of these at the end of a large
 # document could make it several times as large, and its text again.
 _WITH_BEYOND_FFFF, _WITH_BEYOND_FF = 3 * 1024 * 1024, 6 * 1024 * 1024
+# Each escape takes a parser many times what a plain character does. As many as 6 MiB of nothing else have.
+_ESCAPES = 2**20
 _CHUNK = 64 * 1024
 # What a zstd decoder must support (RFC 8878, 3.1.1.1.2). A frame can ask for more memory than it will ever fill.
 _WINDOW = 8 * 1024 * 1024
@@ -114,7 +116,9 @@ def _unzstd(payload: bytes, limit: int) -> bytes:
 
 
 def parse(document: bytes) -> Json:
-    """The JSON value of a whole document. Raises `Refused`: `malformed`, or `too_large` for far too many values."""
+    """The JSON value of a whole document. Raises `Refused`: `malformed`, or `too_large` for what costs too much."""
+    if document.count(b"\\") > _ESCAPES:
+        raise Refused("too_large", f"more than {_ESCAPES} backslashes")
     # The first count is fast, and takes those within strings for values too.
     if _count(document) > _VALUES and _has_too_many(document):
         raise Refused("too_large", f"more than {_VALUES} values")

@@ -178,6 +178,14 @@ def test_large_documents_take_bounded_time(document: bytes) -> None:
     assert time.monotonic() - started < 10
 
 
+def test_too_many_escapes_are_too_large() -> None:
+    most = 2**20
+    assert parse(b'"' + b"\\n" * most + b'"') == "\n" * most
+    with pytest.raises(Refused) as refused:
+        parse(b'"' + b"\\n" * (most + 1) + b'"')
+    assert refused.value.code == "too_large"
+
+
 def test_too_many_values_are_too_large() -> None:
     with pytest.raises(Refused) as refused:
         parse(b"[" + b"[]," * 1_000_000 + b"[]]")
