@@ -19,7 +19,7 @@ from tests.e2e.device import Device, Stranger, app, service, stranger
 from tests.e2e.host import Host
 from tests.eventually import eventually
 
-ANSWERED_S = 10.0
+ANSWERED_S = 30.0
 CURRENT = 10
 """The revision that the device runs."""
 GOOD = {"web": {**app(api=service(volumes=["data:/data"])), "volumes": {"data": {}}}}
