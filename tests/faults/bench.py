@@ -186,6 +186,11 @@ class Bench:
         self.host.sweep(self.device.label)
         self._shop.remove_from(self.host)
 
+    def of_web(self) -> dict[str, tuple[str, str]]:
+        """Id and start time of what runs of the app that faults are about: a random one may be updated beside it."""
+        found = {key: self.device.runs(key) for key in ("web/api", "web/db")}
+        return {key: (each["Id"], each["State"]["StartedAt"]) for key, each in found.items() if each}
+
     def failed(self, code: str, within_s: float = 30.0) -> None:
         """Until the device has said that the newest release fails, and why."""
         assert self.published

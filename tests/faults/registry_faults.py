@@ -26,11 +26,11 @@ def _publish(bench: Bench, *layers_kib: int) -> None:
 def _answers(status: int, code: str) -> None:
     @fault(f"registry answers {status} for a while", GROUP, within_s=60)
     def answering(bench: Bench) -> None:
-        before = bench.device.identities()
+        before = bench.of_web()
         bench.shop.proxy.fault = Fault(status)
         _publish(bench)
         bench.failed(code)
-        assert bench.device.identities() == before, "fail-static: something was stopped for an image that is not here"
+        assert bench.of_web() == before, "fail-static: something was stopped for an image that is not here"
         bench.shop.proxy.heal()
 
 
@@ -54,11 +54,11 @@ def cut(bench: Bench) -> None:
 
 @fault("a layer that stands still until the agent gives up", GROUP, within_s=60)
 def stalled(bench: Bench) -> None:
-    before = bench.device.identities()
+    before = bench.of_web()
     bench.shop.proxy.fault = Fault(stall=True)
     _publish(bench)
     bench.failed("pull_stalled", GIVEN_UP_S)
-    assert bench.device.identities() == before, "fail-static: something was stopped for an image that is not here"
+    assert bench.of_web() == before, "fail-static: something was stopped for an image that is not here"
     bench.shop.proxy.heal()
     bench.shop.proxy.let_go()
 
@@ -110,11 +110,11 @@ def superseded(bench: Bench) -> None:
 def disk_full(bench: Bench) -> None:
     assert bench.own_engine
     disk = bench.own_engine.data
-    before = bench.device.identities()
+    before = bench.of_web()
     fill(disk, ROOM_BYTES)
     _publish(bench, LARGE_KIB)
     bench.failed("disk_full", 60)
-    assert bench.device.identities() == before, "fail-static: something was stopped for an image that is not here"
+    assert bench.of_web() == before, "fail-static: something was stopped for an image that is not here"
     filler(disk).unlink()
 
 
@@ -126,12 +126,12 @@ def disk_short(bench: Bench) -> None:
     bench.move_data(disk / "device-agent")
     bench.restart(DISK_RESERVE="8m")
     bench.converge(30)
-    before, passed = bench.device.identities(), bench.shop.proxy.passed()
+    before, passed = bench.of_web(), bench.shop.proxy.passed()
     fill(disk, ROOM_BYTES)
     _publish(bench, LARGE_KIB)
     bench.failed("disk_short", 60)
     assert bench.shop.proxy.passed() - passed < MIB, "bounded: it pulls what does not fit"
-    assert bench.device.identities() == before, "fail-static: something was stopped for an image that is not here"
+    assert bench.of_web() == before, "fail-static: something was stopped for an image that is not here"
     filler(disk).unlink()
     bench.converge(60)
     bench.move_data(bench.device.folder / "data-again")
