@@ -17,9 +17,9 @@ from device_agent.model.report import AppReport, Reason, ServiceReport
 from device_agent.model.steps import Create, Fill, Plan, Pull, RemoveNetwork, RemoveVolume, Start, Step, Stop
 from device_agent.model.target import Version
 
-_REVISION = re.compile(r"(?:fleet|device):([0-9]{1,16})\.([0-9]{1,16})")
+# A label can be edited by hand: one beyond the protocol's numbers would be a floor that no target could ever reach.
+_REVISION = re.compile(r"(fleet|device):([0-9]{1,16})\.([0-9]{1,16})")
 _LARGEST = 2**53 - 1
-"""Of the protocol's numbers. A label can be edited by hand: what is beyond is no floor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,8 @@ def only_leftovers(plan: Plan, wanted: WantedApp | None, attempts: Attempts) -> 
     """Whether all there is to do holds nothing up.
 
     That is to remove networks that could not be removed (an engine can lose count of a network's users; Docker 20.10
-    does), and to look again for an image that is here, because its time has come.
+    does) and the volumes of configs and secrets that are of no more use, and to look again for an image that is here,
+    because its time has come.
     """
     used = {network.name for network in wanted.networks.values()} if wanted else set()
     return all(_is_leftover(step, used, attempts.of(plan.app, step.subject)) for step in plan.steps)
@@ -159,14 +160,17 @@ def report_adopted(app: str, observed: Observed) -> AppReport:
 
 
 def _version(revision: str) -> Version | None:
-    epoch, _, number = revision.partition(":")[2].partition(".")
-    return Version(int(epoch), int(number)) if epoch.isdecimal() and number.isdecimal() else None
+    told = label_revision(revision)
+    return told[1] if told else None
 
 
 def label_revision(revision: str) -> tuple[str, Version] | None:
-    """`fleet:1.42` as it is on a label; None for what is not of that form."""
-    version = _version(revision)
-    return (revision.partition(":")[0], version) if version else None
+    """`fleet:1.42` as it is on a label: (scope, version). None for what no agent has written."""
+    found = _REVISION.fullmatch(revision)
+    if found is None:
+        return None
+    version = Version(int(found[2]), int(found[3]))
+    return (found[1], version) if max(version) <= _LARGEST else None
 
 
 def _of_app(wanted: WantedApp, activity: Activity) -> Reason | None:

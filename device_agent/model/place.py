@@ -16,7 +16,6 @@ from device_agent.model.errors import MOST_PROBLEMS, Problem
 from device_agent.model.target import Json
 
 VARIABLE_HINT = "variables are resolved when publishing: cloud-sim publish does it"
-UNSUPPORTED = "not supported by this version of device-agent"
 
 
 class Enough(Exception):  # noqa: N818 - not an error of its own

@@ -36,7 +36,7 @@ from tests.rabbitmq_cluster import CLASSIC, MQTT_PORT, NODES, QUORUM, Cluster, c
 NAME = "cluster"
 PATIENCE_S = 600.0
 PACE = 5.0
-"""Connections made in a second: a quorum queue costs a cluster on two cores 0.2 s to make."""
+"""Connections made in a second: each costs a new cluster 0.3 s of CPU, for a quorum queue and its subscriptions."""
 TURN_S, LOOK_S = 0.05, 0.5
 REST_S = 3.0
 LATE = 10

@@ -217,6 +217,11 @@ def test_an_app_whose_target_was_lost_is_shown_as_it_is():
         ("fleet:x.1", None),
         ("fleet:1.²", None),
         ("1.2", None),
+        ("other:1.2", None),
+        (f"fleet:1.{2**53 - 1}", ("fleet", (1, 2**53 - 1))),
+        # As a floor it could never be reached again.
+        (f"fleet:1.{2**53}", None),
+        ("device:99999999999999999.1", None),
     ],
 )
 def test_the_revision_on_a_label(label, version):
