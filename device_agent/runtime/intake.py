@@ -122,7 +122,7 @@ class Intake:
                 return
             self._settling, self.settle_at = False, None
         if self._arrived:
-            self._open_arrived()
+            self._open_arrived(now)
         due = {scope for scope, brake in self._brakes.items() if self._is_due(brake, now)}
         if due:
             waiting, self._waiting = self._waiting, [each for each in self._waiting if each.scope not in due]
@@ -155,13 +155,13 @@ class Intake:
         brake.judged(now)
         return True
 
-    def _open_arrived(self) -> None:
+    def _open_arrived(self, now: float) -> None:
         """What can be read waits to be judged: the highest few of each scope."""
         arrived, self._arrived = self._arrived, []
         scopes = Counter(self.agent.options.topics.scope_of(message.topic) or FLEET for message in arrived)
         for scope, count in scopes.items():
             self._refused.pop(scope, None)
-            self._brakes[scope].heard(count, self.agent.clock.monotonic())
+            self._brakes[scope].heard(count, now)
         waiting = [*self._waiting, *(_waiting(each, message) for message in arrived if (each := self._open(message)))]
         # One that came five times is one, or it would leave no place for what there is to fall back on.
         distinct = {(each.scope, each.version, each.digest): each for each in reversed(waiting)}

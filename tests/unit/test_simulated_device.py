@@ -1,5 +1,7 @@
 import json
 
+import pytest
+
 from cloud_sim.simulation.faults import CRASH, PULL, START
 from cloud_sim.simulation.sharing import Shared
 from tests.builders import payload
@@ -33,6 +35,22 @@ def test_the_answer_goes_out_before_anything_else_is_done():
         device.soon.popleft()()
     assert [sent.topic for sent in device.broker.sent[before:]] == [TOPICS.ack]
     assert len(device.broker.acknowledged) == 1
+
+
+def test_the_answer_goes_out_at_once_though_time_passes_meanwhile(monkeypatch: pytest.MonkeyPatch):
+    device = Simulated().boot()
+    device.wait(10)
+    before = len(device.broker.sent)
+    device.broker.arrive(TOPICS.fleet_target, payload(WEB), retain=True)
+
+    def a_moment_later() -> float:
+        device.clock.seconds += 1e-6
+        return device.clock.seconds
+
+    monkeypatch.setattr(device.clock, "monotonic", a_moment_later)
+    while device.soon:
+        device.soon.popleft()()
+    assert [sent.topic for sent in device.broker.sent[before:]] == [TOPICS.ack]
 
 
 def test_what_the_engine_takes_is_time():
