@@ -1,7 +1,8 @@
 """A simulated fleet beside bare subscribers: the same broker, the same client library, the same way of waiting.
 
 A bare subscriber receives at QoS 1 and acknowledges, no more. What a fleet's time is beside is what the broker and the
-library take to bring one message to so many clients.
+library take to bring one message to so many clients. One that answers also publishes as many bytes as an ack has, at
+QoS 1: what broker and library take before a device has thought at all.
 """
 
 import contextlib
@@ -32,6 +33,8 @@ from device_agent.model.target import Version
 
 FLEET = "bench-fleet"
 BARE_TOPIC = "bench/bare"
+ANSWER = b"x" * 350
+"""As large as an `accepted`."""
 REST_S = 3.0
 PATIENCE_S = 120.0
 CONFIG = f"listener {MQTT_PORT}\nallow_anonymous true\n"
@@ -43,6 +46,7 @@ class Found:
     """Times in seconds, one a run; `messages` and `bytes_` a device, of one rollout."""
 
     bare: list[float] = field(default_factory=list)
+    answering: list[float] = field(default_factory=list)
     accepted: list[float] = field(default_factory=list)
     applied: list[float] = field(default_factory=list)
     messages: float = 0
@@ -65,8 +69,9 @@ def fan_out(devices: int, runs: int) -> Found:
                 # The state of before has been told, and nobody is busy any more.
                 _rest(fleet)
                 target = _target(revision)
-                found.bare.append(bare.time(lambda target=target: publish(BARE_TOPIC, target, retain=False)))
-                _rest(fleet)
+                for answers, times in ((False, found.bare), (True, found.answering)):
+                    times.append(bare.time(lambda target=target: publish(BARE_TOPIC, target, retain=False), answers))
+                    _rest(fleet)
                 _one_rollout(fleet, revision, lambda target=target: publish(_topic(), target, retain=True), found)
             found.simulator_mib, found.broker_mib = fleet.resident_mib, resident_mib(process)
             fleet.stop()
@@ -132,7 +137,8 @@ class Bare:
         self._host = host
         self._count = count
         self._selector = selectors.DefaultSelector()
-        self._received = self._subscribed = 0
+        self._received = self._answered = self._subscribed = 0
+        self._answers = False
         self._clients: list[mqtt.Client] = []
         for number in range(count):
             self._clients.append(self._client(number))
@@ -140,12 +146,13 @@ class Bare:
         while self._subscribed < count:
             self._turn(0.1)
 
-    def time(self, publish: Callable[[], None]) -> float:
-        """Seconds from the publication to the last of them."""
-        self._received = 0
+    def time(self, publish: Callable[[], None], answers: bool) -> float:
+        """Seconds from the publication to the last of them, or until the broker has the last answer."""
+        self._received = self._answered = 0
+        self._answers = answers
         began = monotonic()
         publish()
-        while self._received < self._count:
+        while (self._answered if answers else self._received) < self._count:
             self._turn(0.1)
         return monotonic() - began
 
@@ -167,6 +174,7 @@ class Bare:
         client.on_connect = lambda client, *_: client.subscribe([(BARE_TOPIC, 1)])
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
+        client.on_publish = self._on_publish
         client.on_disconnect = lambda *_: None
         # Long: they are not looked after meanwhile.
         client.connect(self._host, MQTT_PORT, keepalive=3600)
@@ -186,6 +194,11 @@ class Bare:
     def _on_message(self, client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
         self._received += 1
         client.ack(message.mid, 1)
+        if self._answers:
+            client.publish(f"{BARE_TOPIC}/answers", ANSWER, qos=1)
+
+    def _on_publish(self, *_: object) -> None:
+        self._answered += 1
 
 
 @contextlib.contextmanager
