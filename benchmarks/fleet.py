@@ -56,7 +56,9 @@ class Found:
 
 
 def fan_out(devices: int, runs: int) -> Found:
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL), cache_logger_on_first_use=True
+    )
     make_room(2 * devices)
     found = Found()
     with _mosquitto() as (host, process), _publisher(host) as publish, _bare(host, devices) as bare:

@@ -78,7 +78,9 @@ def simulate(
     if why := broker.probe():
         raise Unreachable(f"cannot reach the broker {broker}: {why}")
     # What thousands of agents do is not logged: they tell it to the broker.
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL), cache_logger_on_first_use=True
+    )
     count = min(devices, processes or processes_for(devices))
     make = Fleet if count == 1 else partial(Processes, count)
     fleet = make(

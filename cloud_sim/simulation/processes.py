@@ -237,7 +237,9 @@ def _carry(pipe: Connection, share: Share) -> None:
     """A process, from its beginning to its end."""
     # Ctrl-C goes to all processes of a terminal: the first one says what is to be done.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL), cache_logger_on_first_use=True
+    )
     try:
         fleet = Fleet(
             share.broker,
