@@ -12,7 +12,7 @@ from typing import Any
 from cloud_sim.engine import SimulatedEngine
 from cloud_sim.engine_world import World
 from cloud_sim.simulation.faults import HEALTH, Dice, EveryImage
-from cloud_sim.simulation.sharing import Shared, SharedIntake
+from cloud_sim.simulation.sharing import Shared, SharedDocuments
 from cloud_sim.simulation.store import MemoryStore
 from cloud_sim.simulation.timers import Timers
 from device_agent.core.intake import Wanted
@@ -23,6 +23,7 @@ from device_agent.model.target import Identity
 from device_agent.ports import Clock, Received, Transport
 from device_agent.runtime.agent import Agent
 from device_agent.runtime.inbox import Event, StopRequested
+from device_agent.runtime.intake import Intake
 from device_agent.runtime.options import Options
 from device_agent.wire.topics import Topics
 
@@ -117,7 +118,7 @@ class SimulatedDevice:
             inbox=self._inbox,
             beat=_alive,
         )
-        self.agent.intake = SharedIntake(self.agent, shared)
+        self.agent.intake = Intake(self.agent, SharedDocuments(self.agent, shared))
         self.agent.stopping = self.agent.reconciler.acting.stopping = _Impatience()
 
     def start(self) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from device_agent.core.intake import Standing, Wanted
 from device_agent.model.errors import Refused
 from device_agent.model.target import Json, Target
-from device_agent.runtime.intake import Intake
+from device_agent.runtime.documents import Documents
 
 if TYPE_CHECKING:
     from device_agent.runtime.agent import Agent
@@ -53,8 +53,8 @@ class _Answers:
         return answer
 
 
-class SharedIntake(Intake):
-    """An agent's intake that reads and decides together with others of the same policy and the same naming."""
+class SharedDocuments(Documents):
+    """An agent's documents, read and decided on together with others of the same policy and the same naming."""
 
     __slots__ = ("_shared",)
 
@@ -63,13 +63,17 @@ class SharedIntake(Intake):
         self._shared = shared
 
     def body_of(self, payload: bytes, content_type: str | None) -> Json:
-        return self._shared.bodies.answer((payload, content_type), lambda: Intake.body_of(self, payload, content_type))
+        return self._shared.bodies.answer(
+            (payload, content_type), lambda: Documents.body_of(self, payload, content_type)
+        )
 
     def target_of(self, body: Json, payload: bytes, content_type: str | None) -> Target:
         key = (payload, content_type)
-        return self._shared.targets.answer(key, lambda: Intake.target_of(self, body, payload, content_type))
+        return self._shared.targets.answer(key, lambda: Documents.target_of(self, body, payload, content_type))
 
     def wanted_after(self, standing: Standing, *arriving: Target) -> Wanted:
         has = tuple(accepted.target for accepted in standing.targets.values())
         key = (*map(id, has), None, *map(id, arriving), standing.has_apps)
-        return self._shared.wanted.answer(key, lambda: Intake.wanted_after(self, standing, *arriving), (has, arriving))
+        return self._shared.wanted.answer(
+            key, lambda: Documents.wanted_after(self, standing, *arriving), (has, arriving)
+        )

@@ -7,6 +7,9 @@ from datetime import datetime
 from device_agent.model.errors import Problem
 from device_agent.model.target import Json, Version
 
+MOST_PLACES = 50
+"""Errors, or warnings, that are listed in one ack; the count in its message is of all."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reason:

@@ -38,6 +38,7 @@ from device_agent.ports import (
 from device_agent.runtime import purge
 from device_agent.runtime.commands import last_only, run
 from device_agent.runtime.current_state import CurrentState
+from device_agent.runtime.documents import Documents
 from device_agent.runtime.ending import Ending
 from device_agent.runtime.garbage import Garbage, wanted_images
 from device_agent.runtime.holds import Holds
@@ -138,7 +139,7 @@ class Agent:
         """By (app, service): what operators have said, as the database has it."""
         self.current = CurrentState(self)
         self.ending = Ending(self)
-        self.intake = Intake(self)
+        self.intake = Intake(self, Documents(self))
         self.commands = RemoteCommands(self)
         self.logs = Logs(self, engine, workers)
         self.planning = Planning(self, engine, workers)
@@ -215,8 +216,8 @@ class Agent:
             self.journal.due(),
             self.ending.due,
         ]
-        if self._changed or self.intake.unstored:
-            times.append(max(self.link.state_due(), self.journal.next_try if self.intake.unstored else 0.0))
+        if self._changed or self.intake.judging.unstored:
+            times.append(max(self.link.state_due(), self.journal.next_try if self.intake.judging.unstored else 0.0))
         return min((time for time in times if time is not None), default=None)
 
     # One event.

@@ -147,7 +147,7 @@ def _apply(agent: "Agent", args: Mapping[str, Json]) -> Json:
     """A target from a file: the same checks and the same floor as from the broker."""
     payload = document(args)
     no_more(args, "target")
-    verdict, target = agent.intake.apply(payload)
+    verdict, target = agent.intake.judging.apply(payload)
     return {
         "verdict": verdict,
         "scope": target.scope,

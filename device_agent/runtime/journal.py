@@ -70,8 +70,9 @@ class Journal:
         self._chores.append(chore)
 
     def acknowledge(self, token: object) -> None:
-        """PUBACK a message as soon as what it led to is on disk."""
-        self._tokens.append(token)
+        """PUBACK a message as soon as what it led to is on disk. None: no message has led to it."""
+        if token is not None:
+            self._tokens.append(token)
 
     @property
     def pending(self) -> bool:

@@ -42,7 +42,7 @@ def planned(agent: "Agent", args: Mapping[str, Json]) -> Planned:
     """A repetition of what the device has is planned all the same. Raises `Refused`, as the target would be."""
     payload = document(args)
     no_more(args, "target")
-    wanted = agent.intake.would_want(payload)
+    wanted = agent.intake.judging.would_want(payload)
     observed = agent.reconciler.observed
     if observed is None:
         raise Refused("engine_away", "the engine has not answered yet: nothing can be planned")

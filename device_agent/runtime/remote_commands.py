@@ -105,7 +105,11 @@ class RemoteCommands:
         asked = _Asked(verb, correlation_id(correlation), reply_to, given, self._after_s(message.topic))
         try:
             command = read_command(
-                message.payload, message.content_type, correlation, self.agent.options.limits, self.agent.intake.trusted
+                message.payload,
+                message.content_type,
+                correlation,
+                self.agent.options.limits,
+                self.agent.intake.documents.trusted,
             )
             asked = replace(asked, id=command.id)
             self._check_origin(command, verb, message.topic)
