@@ -108,19 +108,19 @@ class MqttTransport:
         link = self._live
         if link is None or self._stopping.is_set():
             return None
-        return link.publish(topic, payload, qos=qos, retain=retain, expiry_s=expiry_s, correlation=correlation)
+        return link.sending.publish(topic, payload, qos=qos, retain=retain, expiry_s=expiry_s, correlation=correlation)
 
     def acknowledge(self, token: object) -> None:
         """See the port."""
         link = self._live
         if link is not None:
-            link.acknowledge(token)
+            link.receiving.acknowledge(token)
 
     def subscribe_again(self) -> None:
         """See the port."""
         link = self._live
         if link is not None:
-            link.subscribe_again()
+            link.subscribing.again()
 
     def stop(self, farewell: tuple[str, bytes] | None, timeout_s: float) -> None:
         """See the port. When the farewell is not acknowledged in time, the Will is left to tell."""

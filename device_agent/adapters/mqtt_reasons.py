@@ -1,7 +1,7 @@
-"""What a broker says, in MQTT 5's reason codes and properties, and what it means here. Pure, without paho.
+"""What a broker says, in MQTT 5's reason codes and properties and in TLS alerts, and what it means here.
 
-Reasons and properties are paho's: a reason has `value`, and its text by `str`; a property that was not sent is no
-attribute.
+Pure, without paho. Reasons and properties are paho's: a reason has `value`, and its text by `str`; a property that was
+not sent is no attribute.
 """
 
 from collections.abc import Iterator
@@ -20,6 +20,14 @@ _BUSY = frozenset((0x89, 0x9F))
 _ELSEWHERE = frozenset((0x9C, 0x9D))
 # Only a change of settings, here or at the broker, will cure these.
 _REFUSALS = frozenset((0x84, 0x85, 0x86, 0x87, 0x8A, 0x8C, 0x90, _QUOTA, 0x9A, 0x9B, *_ELSEWHERE))
+# What a broker says in a TLS alert once it has looked at our certificate: with TLS 1.3 only after the handshake.
+_TLS_ALERTS = {
+    "CERTIFICATE_EXPIRED": "the client certificate has expired, says the broker",
+    "CERTIFICATE_REQUIRED": "the broker asks for a client certificate",
+    "UNKNOWN_CA": "the broker does not know who signed the client certificate",
+    "BAD_CERTIFICATE": "the broker does not accept the client certificate",
+    "CERTIFICATE_REVOKED": "the client certificate was revoked, says the broker",
+}
 
 
 class Failed(Exception):  # noqa: N818 - a state, not a fault
@@ -106,3 +114,8 @@ def words(reason: Any, properties: Any) -> str:
     """The reason, what the broker says about it, and where it points to."""
     more = (getattr(properties, "ReasonString", None), getattr(properties, "ServerReference", None))
     return ": ".join(str(part) for part in (reason, *more) if part)
+
+
+def alerted(text: str) -> str:
+    """What went wrong on a socket: the TLS alert in it, if there is one of those that an operator can act on."""
+    return next((meaning for alert, meaning in _TLS_ALERTS.items() if alert in text), text)

@@ -9,9 +9,20 @@ from typing import Any
 from device_agent.adapters.docker_engine import DockerEngine
 from device_agent.adapters.mqtt import MqttTransport
 from device_agent.adapters.mqtt_link import Link
+from device_agent.adapters.mqtt_receiving import Receiving
+from device_agent.adapters.mqtt_sending import Sending
+from device_agent.adapters.mqtt_subscribing import Subscribing
 from device_agent.cli.run import run
 
-OF_PAHO = ("on_connect", "on_subscribe", "on_message", "on_publish", "on_disconnect", "on_log")
+OF_PAHO: dict[str, tuple[type, str]] = {
+    "on_connect": (Link, "_on_connect"),
+    "on_subscribe": (Subscribing, "on_subscribe"),
+    "on_message": (Receiving, "on_message"),
+    "on_publish": (Sending, "on_publish"),
+    "on_disconnect": (Link, "_on_disconnect"),
+    "on_log": (Link, "_on_log"),
+}
+"""What answers it."""
 OF_THE_TRANSPORT = ("deliver", "sessions", "will")
 CALLBACKS = (*OF_PAHO, *OF_THE_TRANSPORT, "events")
 
@@ -34,7 +45,8 @@ def _raising(function: Callable[..., Any], at: int) -> Callable[..., Any]:
 def main() -> int:
     name, _, at = os.environ["RAISE"].partition(" ")
     if name in OF_PAHO:
-        setattr(Link, f"_{name}", _raising(getattr(Link, f"_{name}"), int(at)))
+        part, method = OF_PAHO[name]
+        setattr(part, method, _raising(getattr(part, method), int(at)))
     elif name in OF_THE_TRANSPORT:
         start = MqttTransport.start
 
