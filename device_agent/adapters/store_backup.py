@@ -54,7 +54,7 @@ def read(file: Path, directory: Path) -> tuple[Memory, dict[str, int]]:
         with opening(copy):
             connection = connect(copy)
             try:
-                if not prepare(connection):
+                if prepare(connection) is None:
                     raise Damaged("it is empty")
                 with connection.begin():
                     return store_rows.memory(connection), store_rows.counter_values(connection)

@@ -37,6 +37,8 @@ class Opened:
     floor_file: Kept
     good_file: Kept
     recovered: str | None
+    schema: int | None
+    """Its version as it was found; None: it is a fresh one."""
 
 
 def open_database(directory: Path, clock: Clock) -> Opened:
@@ -52,7 +54,7 @@ def open_database(directory: Path, clock: Clock) -> Opened:
     )
     path = directory / DATABASE
     try:
-        connection = _sound(path, kept, clock, words)
+        connection, schema = _sound(path, kept, clock, words)
         try:
             with opening(path):
                 _lay_in(connection, kept, clock, words)
@@ -61,7 +63,7 @@ def open_database(directory: Path, clock: Clock) -> Opened:
             raise
     except Damaged as damage:  # a fresh one, and still not as it was written: there is no next rung
         raise StoreBroken(f"{path}: {damage}") from damage
-    return Opened(connection, floor_file, good_file, "; ".join(words) or None)
+    return Opened(connection, floor_file, good_file, "; ".join(words) or None, schema)
 
 
 def check(connection: Connection) -> None:
@@ -73,13 +75,16 @@ def check(connection: Connection) -> None:
         raise ValueError("a row refers to one that is not there")
 
 
-def prepare(connection: Connection) -> bool:
-    """Check a database and migrate an older one. False: it is empty. Raises `ValueError`, `Damaged` (`newer`)."""
+def prepare(connection: Connection) -> int | None:
+    """Check a database and migrate an older one. Returns the version of the schema it had; None: it is empty.
+
+    Raises `ValueError`, `Damaged` (`newer`).
+    """
     with connection.begin():
         check(connection)
         version = store_schema.version(connection)
     if version is None:
-        return False
+        return None
     schema, min_reader = version
     if schema > store_schema.SCHEMA_VERSION and min_reader > store_schema.SCHEMA_VERSION:
         raise Damaged(
@@ -90,29 +95,30 @@ def prepare(connection: Connection) -> bool:
     with connection.begin():
         store_rows.memory(connection)
         store_rows.check_outbox(connection)
-    return True
+    return schema
 
 
-def _sound(path: Path, kept: Kept, clock: Clock, words: list[str]) -> Connection:
+def _sound(path: Path, kept: Kept, clock: Clock, words: list[str]) -> tuple[Connection, int | None]:
+    """The schema's version is that of a database there was and is used."""
     lost = _lost(path)
     if lost:
         words.append(f"the database was lost, its log is kept as {_set_aside(path, 'corrupt', clock)}-wal")
     try:
-        connection, fresh = _checked(path, kept, clock)
+        connection, schema = _checked(path, kept, clock)
     except Damaged as damage:
         words.append(f"the database was set aside as {_set_aside(path, damage.label, clock)}: {damage}")
-        return _checked(path, kept, clock)[0]
-    if fresh and kept and not lost:
+        return _checked(path, kept, clock)
+    if schema is None and kept and not lost:
         words.append("the database was missing or empty")
-    return connection
+    return connection, schema
 
 
-def _checked(path: Path, kept: Kept, clock: Clock) -> tuple[Connection, bool]:
+def _checked(path: Path, kept: Kept, clock: Clock) -> tuple[Connection, int | None]:
     with opening(path):
         connection = connect(path)
         try:
-            fresh = not prepare(connection)
-            if fresh:
+            schema = prepare(connection)
+            if schema is None:
                 with connection.begin():
                     store_schema.create(connection)
                     store_rows.put_counter(connection, "seq", _beyond(kept.seq, clock))
@@ -124,7 +130,7 @@ def _checked(path: Path, kept: Kept, clock: Clock) -> tuple[Connection, bool]:
         except BaseException:
             disconnect(connection)
             raise
-    return connection, fresh
+    return connection, schema
 
 
 def _migrate(connection: Connection) -> None:

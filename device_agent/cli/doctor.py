@@ -1,6 +1,7 @@
 """`device-agent doctor`: what this device needs to run apps, looked at from here.
 
-Each check is on its own: one that fails keeps no other from being made.
+Each check is on its own: one that fails keeps no other from being made. None changes anything: of what the next start
+would mend it is told what that comes to.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 import device_agent
@@ -15,7 +17,8 @@ from device_agent.adapters.clock import SystemClock
 from device_agent.adapters.control_socket import NoAgent, ask
 from device_agent.adapters.docker_engine import DockerEngine
 from device_agent.adapters.host import PsutilHost
-from device_agent.adapters.store import StoreLocked, open_store
+from device_agent.adapters.store import StoreLocked
+from device_agent.adapters.store_rehearsal import rehearse
 from device_agent.cli.options import registry_auth, trusted_keys
 from device_agent.cli.settings import BadSetting, Settings, load_policy
 from device_agent.core.room import MIB
@@ -26,6 +29,7 @@ BROKER_S = 5.0
 """For TCP and TLS each."""
 OFF_S = timedelta(hours=1)
 """So much behind what was written before, a clock is wrong."""
+_PUBLISH_AGAIN = "publish the targets again where apps are not as published"
 
 
 class Health(StrEnum):
@@ -74,28 +78,40 @@ def _agent(settings: Settings, status: Mapping[str, Any] | None) -> Finding:
 
 
 def _database(settings: Settings, status: Mapping[str, Any] | None) -> Finding:
-    try:
-        store = status["store"]["status"] if status else _opened(settings)
-    except StoreLocked:
-        mend = "set DEVICE_AGENT_CONTROL_SOCKET as the running agent has it, or restart it"
-        return Finding("database", Health.BROKEN, f"another process has {settings.data_dir}", mend)
-    except (StoreBroken, StoreFull, OSError) as error:
-        mend = "free space, or mount a volume that can be written at DEVICE_AGENT_DATA_DIR"
-        return Finding("database", Health.BROKEN, f"{settings.data_dir}: {error}", mend)
+    if not status:
+        return _next_start(settings)
+    store = status["store"]["status"]
     if store == "ok":
         return Finding("database", Health.OK, f"{settings.data_dir} is read and written")
     if store == "full":
         return Finding("database", Health.BROKEN, "the disk is full: nothing new is accepted", "free some space")
-    return Finding("database", Health.WARNING, store, "publish the targets again where apps are not as published")
+    return Finding("database", Health.WARNING, store, _PUBLISH_AGAIN)
 
 
-def _opened(settings: Settings) -> str:
-    """Where no agent runs, its database is opened as one does at its start: a damaged one is recovered."""
-    store = open_store(settings.data_dir, SystemClock())
+def _next_start(settings: Settings) -> Finding:
+    """Where no agent runs: what one would make of the database."""
+    folder = settings.data_dir
     try:
-        return store.load().recovered or "ok"
-    finally:
-        store.close()
+        found = rehearse(folder, SystemClock())
+    except StoreLocked:
+        mend = "set DEVICE_AGENT_CONTROL_SOCKET as the running agent has it, or restart it"
+        return Finding("database", Health.BROKEN, f"another process has {folder}", mend)
+    except StoreFull as full:
+        seen = f"{folder} was not looked into: no room for a copy of it ({full})"
+        return Finding("database", Health.WARNING, seen, f"free some space in {gettempdir()}")
+    except (StoreBroken, OSError) as error:
+        mend = "mount a volume that can be read and written at DEVICE_AGENT_DATA_DIR"
+        return Finding("database", Health.BROKEN, f"{folder}: {error}", mend)
+    if found.recovered:
+        mend = f"put back what was there before, or start the agent and {_PUBLISH_AGAIN}"
+        return Finding(
+            "database", Health.WARNING, f"{folder}: the next start mends it, and would tell: {found.recovered}", mend
+        )
+    if found.fresh:
+        return Finding("database", Health.OK, f"{folder} has no database: the next start makes one")
+    if found.migrates:
+        return Finding("database", Health.OK, f"{folder} is of an older agent: the next start migrates it")
+    return Finding("database", Health.OK, f"{folder} is sound: the next start goes on with it")
 
 
 def _engine(settings: Settings) -> Finding:

@@ -1,0 +1,88 @@
+"""What a start would make of the data folder, done on a copy: whoever asks changes nothing.
+
+Of a folder that an agent has, no file but the lock is opened, and that is held for no longer than the question takes.
+"""
+
+import fcntl
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from device_agent.adapters import store_schema
+from device_agent.adapters.sidecar import FLOOR, LAST_GOOD
+from device_agent.adapters.store import LOCK
+from device_agent.adapters.store_database import StoreLocked, disconnect, failed
+from device_agent.adapters.store_recovery import DATABASE, SUFFIXES, open_database
+from device_agent.model.errors import StoreBroken
+from device_agent.ports import Clock
+
+# With its log: what was not yet checkpointed is in there alone.
+_COPIED = (*(DATABASE + suffix for suffix in SUFFIXES), FLOOR, LAST_GOOD)
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsed:
+    """`fresh`: there is no database to go on with. `migrates`: it is of an older agent.
+
+    `recovered` is what the start tells of its recovery; None: nothing has to be recovered.
+    """
+
+    fresh: bool
+    migrates: bool
+    recovered: str | None
+
+
+def rehearse(directory: Path, clock: Clock) -> Rehearsed:
+    """Raises `StoreLocked` where an agent runs, `StoreBroken` and `OSError` where none could.
+
+    `StoreFull`: there is no room for the copy.
+    """
+    _refuse_held(directory)
+    _refuse_read_only(directory)
+    with TemporaryDirectory() as place:
+        copy = Path(place)
+        for name in _COPIED:
+            _copy(directory / name, copy / name)
+        _refuse_held(directory)  # begun meanwhile: what was copied is from before and after
+        opened = open_database(copy, clock)
+        disconnect(opened.connection)
+    schema = opened.schema
+    older = schema is not None and schema < store_schema.SCHEMA_VERSION
+    return Rehearsed(fresh=schema is None, migrates=older, recovered=opened.recovered)
+
+
+def _refuse_held(directory: Path) -> None:
+    try:
+        descriptor = os.open(directory / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise StoreLocked(f"an agent is running on the data folder {directory}") from None
+    finally:
+        os.close(descriptor)
+
+
+def _refuse_read_only(directory: Path) -> None:
+    """A start makes the folder where there is none, and files in it."""
+    place = directory
+    while not place.exists():
+        place = place.parent
+    if not os.access(place, os.W_OK):
+        raise StoreBroken(f"{place} cannot be written")
+
+
+def _copy(file: Path, copy: Path) -> None:
+    try:
+        source = file.open("rb")
+    except FileNotFoundError:
+        return
+    with source:
+        try:
+            with copy.open("wb") as sink:
+                shutil.copyfileobj(source, sink)
+        except OSError as error:
+            raise failed(error, copy) from error
