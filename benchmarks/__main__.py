@@ -6,13 +6,14 @@ ARGS="downtime drift" runs these parts alone; ARGS="--runs 3 --idle 30 --json FI
 import argparse
 import statistics
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import downtime, fleet, history, idle, install, messages, passes
+from benchmarks import calls, downtime, fleet, history, idle, install, messages, passes
 from benchmarks.rows import Row, draw, show, write
 from benchmarks.world import Agent, agent, app, broker, restarted
 
@@ -141,6 +142,18 @@ def _messages(bench: Bench) -> list[Row]:
     return [*rows, Row(what, "messages", [count]), Row(what, "kB", [size / 1e3])]
 
 
+def _calls(bench: Bench) -> list[Row]:
+    bench.say(f"the engine's calls for {SERVICES} services ...")
+    rows = []
+    for counted in calls.of_updates(bench.agent.port, SERVICES, bench.runs, bench.idle_s):
+        totals, changes = ([count(run) for run in counted.runs] for count in (Counter.total, calls.changing))
+        beside = {"that change something": changes, "minimum": [counted.minimum]}
+        kinds = [kind for kind, _ in sum(counted.runs, Counter()).most_common()]
+        of = {kind: [run[kind] for run in counted.runs] for kind in kinds}
+        rows.append(Row(f"engine, {counted.what}", "calls", totals, beside, of=of))
+    return rows
+
+
 def _history(bench: Bench) -> list[Row]:
     rows = []
     for revisions in (1, 10_000):
@@ -209,6 +222,7 @@ PARTS = {
     "drift": _drift,
     "downtime": _downtime,
     "messages": _messages,
+    "calls": _calls,
     "history": _history,
     "written": _written,
     "rest": _rest,

@@ -5,7 +5,7 @@ import threading
 import time
 from typing import Any
 
-from benchmarks.world import COMMAND, IMAGE, Agent, Starts, app, engine
+from benchmarks.world import COMMAND, ENGINE, IMAGE, Agent, Starts, app, engine
 from device_agent.adapters.clock import SystemClock
 from device_agent.adapters.docker_engine import DockerEngine
 from device_agent.core.backoff import Attempts
@@ -23,7 +23,7 @@ def nothing_to_do(agent: Agent, count: int) -> tuple[float, float]:
     agent.publish(apps)
     agent.converged(120)
     api, owner = engine(), f"{agent.fleet}/bench"
-    docker = DockerEngine("unix:///var/run/docker.sock", owner)
+    docker = DockerEngine(f"unix://{ENGINE}", owner)
     # As the agent has it: while it hears the engine it need not list all images again.
     stop = threading.Event()
     heard = docker.events(stop)

@@ -23,6 +23,8 @@ class Row:
     ours: Sequence[float]
     peers: Mapping[str, Sequence[float]] = field(default_factory=dict)
     goal: str = ""
+    of: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """What the figure is made up of, the most of it first."""
 
 
 def show(rows: Sequence[Row]) -> None:
@@ -32,6 +34,8 @@ def show(rows: Sequence[Row]) -> None:
     for row in rows:
         beside = ", ".join(f"{name} {_beside(row, values)}" for name, values in row.peers.items())
         table.add_row(row.what, _figure(row.ours, row.unit), beside, row.goal)
+        for part, values in row.of.items():
+            table.add_row(f"  {part}", _figure(values, row.unit))
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
@@ -43,7 +47,7 @@ def draw(rows: Sequence[Row], file: Path) -> None:
     """Each figure that has peers as bars of its own: medians, and the range of the runs."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - only here, and slow to import
 
-    shown = [row for row in rows if row.peers]
+    shown = [row for row in rows if any(map(any, row.peers.values()))]
     lines = -(-len(shown) // _COLUMNS)
     figure = Figure(figsize=(4.2 * _COLUMNS, 2.1 * lines), layout="constrained")
     panels = figure.subplots(lines, _COLUMNS, squeeze=False)
@@ -69,4 +73,6 @@ def _figure(values: Sequence[float], unit: str) -> str:
 
 
 def _beside(row: Row, peer: Sequence[float]) -> str:
-    return f"{_figure(peer, row.unit)}: {statistics.median(row.ours) / statistics.median(peer):.2f} x"
+    middle = statistics.median(peer)
+    ratio = f": {statistics.median(row.ours) / middle:.2f} x" if middle else ""
+    return f"{_figure(peer, row.unit)}{ratio}"

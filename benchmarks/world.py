@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ ROOT = Path(__file__).parent.parent
 IMAGE = os.environ.get("TEST_IMAGE", "device-agent-test") + ":1"
 COMMAND = ["sleep", "1000000"]
 MQTT_PORT = 1883
+ENGINE = Path("/var/run/docker.sock")
 
 
 def engine() -> docker.APIClient:
@@ -127,12 +128,12 @@ def broker() -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def agent(port: int) -> Iterator[Agent]:
+def agent(port: int, **settings: str) -> Iterator[Agent]:
     """An agent with its own fleet and data, connected; whatever it made is removed at the end."""
     fleet = "bench-" + uuid.uuid4().hex[:8]
     with tempfile.TemporaryDirectory() as folder:
         client = mqtt.Client(CallbackAPIVersion.VERSION2)
-        running = Agent(start(fleet, port, Path(folder)), fleet, port, client)
+        running = Agent(start(fleet, port, Path(folder), settings), fleet, port, client)
         client.on_message = lambda _c, _d, message: running.states.put((time.monotonic(), json.loads(message.payload)))
         connect(client, port)
         client.subscribe(f"fleet/v1/{fleet}/up/bench/state", qos=1)
@@ -180,7 +181,8 @@ def connect(client: mqtt.Client, port: int) -> None:
             return
 
 
-def start(fleet: str, port: int, folder: Path) -> subprocess.Popen[bytes]:
+def start(fleet: str, port: int, folder: Path, settings: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """`settings` are further ones, without their prefix."""
     return process(
         {
             "DEVICE_AGENT_FLEET": fleet,
@@ -190,6 +192,7 @@ def start(fleet: str, port: int, folder: Path) -> subprocess.Popen[bytes]:
             # The heartbeat is beside it: on tmpfs, as in the image.
             "DEVICE_AGENT_CONTROL_SOCKET": f"/dev/shm/{fleet}/control.sock",
             "DEVICE_AGENT_NAME_PREFIX": f"{fleet}-",
+            **{f"DEVICE_AGENT_{name}": value for name, value in settings.items()},
         }
     )
 

@@ -5,7 +5,7 @@ import json
 import random
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -86,8 +86,12 @@ class EngineProxy:
     One request a connection: it closes after each answer, which the protocol allows at any time.
     """
 
-    def __init__(self, engine: Path, path: Path, rng: random.Random) -> None:
+    def __init__(
+        self, engine: Path, path: Path, rng: random.Random, heard: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """`heard` is told the first line of each request, whatever becomes of it, by several threads."""
         self.url = f"unix://{path}"
+        self._heard = heard
         self._engine = engine
         self._random = rng
         self._lock = threading.Lock()
@@ -158,6 +162,7 @@ class EngineProxy:
             if not head:
                 return
             line = head.split(b"\r\n", 1)[0].decode(errors="replace")
+            self._heard(line)
             rule = self._rule(line)
             if rule and rule.status:
                 near.sendall(_answer(rule.status, rule.message))
