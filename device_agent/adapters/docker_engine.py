@@ -115,7 +115,7 @@ class DockerEngine:
                 continue  # gone since it was listed: the next look will not show it
             inspected = look.inspected_container(answer.checked().body, item.mark)
             seen[item.container.id] = inspected
-            self._inspections.learn(item.container.id, inspected, since)
+            self._inspections.learn(item.container, inspected, since)
         return seen
 
     def events(self, stop: Event) -> Iterator[EngineEvent]:

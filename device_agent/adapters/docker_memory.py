@@ -10,7 +10,7 @@ from threading import Lock
 from typing import Generic, TypeVar
 
 from device_agent.adapters.docker_observe import Inspected, Listed
-from device_agent.model.observed import Status
+from device_agent.model.observed import Container, Status
 
 T = TypeVar("T")
 
@@ -24,7 +24,9 @@ class Inspections:
     def __init__(self) -> None:
         self._known: dict[str, Inspected] = {}
         self._names: dict[str, str] = {}
-        self._forgotten = 0
+        self._forgotten: dict[str, int] = {}
+        """By id, and by name where that is how it was told: the number of the last change."""
+        self._changes = 0
         self._lock = Lock()
 
     def outdated(self, listed: Iterable[Listed], stale: frozenset[str] | None) -> list[Listed]:
@@ -34,6 +36,8 @@ class Inspections:
             ids = {item.container.id for item in listed}
             self._known = {id_: known for id_, known in self._known.items() if id_ in ids}
             self._names = {item.container.name: item.container.id for item in listed}
+            there = ids | self._names.keys()
+            self._forgotten = {key: number for key, number in self._forgotten.items() if key in there}
             return [item for item in listed if stale is None or item.container.id in stale or self._doubtful(item)]
 
     def _doubtful(self, item: Listed) -> bool:
@@ -42,13 +46,13 @@ class Inspections:
         return known is None or known.mark != item.mark or known.status is not status or status in _RESTLESS
 
     def now(self) -> int:
-        """To be given to `learn`: what was forgotten since is not learnt from an older answer."""
-        return self._forgotten
+        """To be given to `learn`: of what was forgotten since nothing is learnt from an older answer."""
+        return self._changes
 
-    def learn(self, id_: str, inspected: Inspected, since: int) -> None:
+    def learn(self, container: Container, inspected: Inspected, since: int) -> None:
         with self._lock:
-            if since == self._forgotten:
-                self._known[id_] = inspected
+            if max(self._forgotten.get(key, 0) for key in (container.id, container.name)) <= since:
+                self._known[container.id] = inspected
 
     def known(self, id_: str) -> Inspected | None:
         return self._known.get(id_)
@@ -61,8 +65,11 @@ class Inspections:
     def forget(self, container: str) -> None:
         """By id or name: a call of ours has changed it, and a failed start shows in no listing."""
         with self._lock:
-            self._forgotten += 1
-            self._known.pop(self._names.get(container, container), None)
+            self._changes += 1
+            id_ = self._names.get(container, container)
+            # By name, too: one just made may have the name that another had when it was listed last.
+            self._forgotten |= {container: self._changes, id_: self._changes}
+            self._known.pop(id_, None)
 
 
 class ImageList:

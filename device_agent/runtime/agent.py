@@ -327,7 +327,7 @@ class Agent:
         self.progress.end_targets()
         self.forget_orders(order for order in self.orders.values() if carried_out(order, observed))
         self.holds.forget_gone(observed)
-        self.tails.read(observed)
+        self.tails.read(observed, self.reconciler.plans.values())
         for happening in self.paused.seen(observed):
             self.journal.tell(happening)
         if self.reconciler.at_rest:

@@ -53,6 +53,11 @@ class Progress:
         verdict = self._judge(wanted, observed, plan) if wanted else None
         if isinstance(verdict, Failed):
             return
+        if isinstance(verdict, Passed) and app in self.agent.reconciler.gated:
+            # What waited for this, above all the removal of what was replaced, goes on from the same look.
+            self.agent.reconciler.pass_gate(app)
+            self.planned(app, observed)
+            return
         if wanted is None:
             going = any(container.app == app for container in observed.containers)
             gone = only_leftovers(plan, None, self.agent.reconciler.retries.attempts()) and not going
@@ -63,7 +68,7 @@ class Progress:
             self._tell_unsettled(wanted, observed, plan)
 
     def _judge(self, wanted: WantedApp, observed: Observed, plan: Plan) -> Verdict:
-        """The gate of its release; a failure, or a pass that lets more be done, is acted on with the next look."""
+        """The gate of its release; a failure is acted on with the next look."""
         held = wanted.name in self.agent.holds.held
         verdict = self.agent.releases.judge(wanted, observed, plan, self.agent.reconciler.retries.attempts(), held=held)
         if isinstance(verdict, Failed):
@@ -72,9 +77,6 @@ class Progress:
             self.agent.journal.tell_all(self.agent.rollout.failed(wanted.name, bad))
             self.overtaken.add(wanted.name)
             self.agent.want(self.agent.reconciler.wanted)
-        elif isinstance(verdict, Passed) and wanted.name in self.agent.reconciler.gated:
-            self.agent.reconciler.gated -= {wanted.name}
-            self.agent.reconciler.wake()
         return verdict
 
     def _settle(self, wanted: WantedApp, observed: Observed) -> None:

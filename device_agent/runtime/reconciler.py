@@ -140,18 +140,25 @@ class Reconciler:
 
     def next_due(self) -> float | None:
         """Monotonic time of the next thing to do by itself; None while a look is on its way: its end is an event."""
-        if self.stopped or self.looks.flying:
+        if self.stopped or self.looks.flying or self._nobody_waits:
             return None
         retry = self.retries.next_due()
         return self.looks.next_due() if retry is None else min(retry, self.looks.next_due())
 
     def tick(self) -> None:
         """Look when it is time to."""
-        if self.stopped or self.looks.flying:
+        if self.stopped or self.looks.flying or self._nobody_waits:
             return
         if self.retries.come_due():
             self.wake()
         self.looks.tick()
+
+    @property
+    def _nobody_waits(self) -> bool:
+        """Every app is being worked at, so that no look could plan one: the end of each run asks for one."""
+        if not self.acting.runs or self.observed is None or self.away:
+            return False
+        return own_apps(self.observed) | self.wanted.apps.keys() <= self.acting.runs.keys()
 
     # Observing.
 
@@ -217,12 +224,16 @@ class Reconciler:
     def _plan(self, app: str, look: int) -> bool:
         if app in self.acting.runs or self._outdated.get(app, 0) >= look:
             return False
-        observed = self.observed or Observed()
         if app in self.left_alone() or (not self.wanted.targets and app not in self.wanted.apps):
             self.plans.pop(app, None)
             return True
-        self.plans[app] = self._planned(app, self._choose(app), observed)
+        self.plans[app] = self._planned(app)
         return True
+
+    def pass_gate(self, app: str) -> None:
+        """Its release has proved good: it is planned again, from the same look, by what may be done now."""
+        self.gated -= {app}
+        self.plans[app] = self._planned(app)
 
     def _choose(self, app: str) -> Choice:
         choice = self.choices[app] = self.choose(app, self.content.get(app))
@@ -232,7 +243,8 @@ class Reconciler:
             self.running[app] = choice.content
         return choice
 
-    def _planned(self, app: str, choice: Choice, observed: Observed) -> Plan:
+    def _planned(self, app: str) -> Plan:
+        choice, observed = self._choose(app), self.observed or Observed()
         attempts, content = self.retries.attempts(), choice.content
         if app in self.held or choice.idle:
             plan = Plan(app)

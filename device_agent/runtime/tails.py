@@ -1,10 +1,11 @@
 """The last log lines of what crashes: read once for each spell of trouble, not once for each crash."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from device_agent.model.observed import Container, Health, Observed, Status
 from device_agent.model.report import Happening
+from device_agent.model.steps import Plan, Remove
 from device_agent.ports import Engine
 from device_agent.runtime.inbox import Put, TailRead
 from device_agent.runtime.workers import CALL, Workers
@@ -22,9 +23,15 @@ class Tails:
     _loops: dict[str, Container | None] = field(default_factory=dict)
     """By id, what crashes again and again: as it was seen, until its event is told, then None."""
 
-    def read(self, observed: Observed) -> None:
-        """Ask for the lines of what is in trouble, and forget those of what is not any more."""
+    def read(self, observed: Observed, plans: Iterable[Plan]) -> None:
+        """Ask for the lines of what is in trouble, and forget those of what is not any more.
+
+        What has ended and is to be removed by one of the `plans` is in none: most likely it was stopped to be replaced.
+        """
+        going = {step.action.id for plan in plans for step in plan.steps if isinstance(step.action, Remove)}
         for container in observed.containers:
+            if container.status is Status.EXITED and container.id in going:
+                continue
             if not _troubled(container):
                 if container.status is Status.RUNNING and container.restarts == 0:
                     self._forget(container.id)
