@@ -36,10 +36,13 @@ class Acting:
     """Nothing more of an app's plan can be done."""
     runs: dict[str, Run] = field(default_factory=dict)
 
-    def begin(self, plan: Plan, asked: Collection[str]) -> None:
-        """Everything that can be done now. `asked`: containers to be asked for their update locks before a stop."""
+    def begin(self, plan: Plan, asked: Collection[str], going: frozenset[str]) -> None:
+        """Everything that can be done now. `asked`: containers to be asked for their update locks before a stop.
+
+        `going`: those that are on their way out already.
+        """
         guarded = (step.id for step in plan.steps if isinstance(step.action, Stop) and step.action.id in asked)
-        run = Run(plan, guarded=frozenset(guarded))
+        run = Run(plan, guarded=frozenset(guarded), going=going)
         if not run.over:
             self.runs[plan.app] = run
             self._go_on(plan.app, run)

@@ -27,7 +27,7 @@ from device_agent.core.probation import over
 from device_agent.core.status import only_leftovers
 from device_agent.core.wanted import WantedApp
 from device_agent.model.memory import Attempt
-from device_agent.model.observed import Container, EngineEvent, Observed
+from device_agent.model.observed import Container, EngineEvent, Observed, Status
 from device_agent.model.steps import Plan, Pull
 from device_agent.model.target import printed_revision
 from device_agent.ports import Clock, Engine
@@ -46,6 +46,7 @@ DEBOUNCE_S = 0.025
 UNSETTLED_S = 60.0
 """How often it is looked again while something is blocked by what sends no event."""
 AWAY_S = 2.0
+_GOING = (Status.REMOVING, Status.DEAD)
 
 log = structlog.get_logger()
 
@@ -268,13 +269,15 @@ class Reconciler:
 
     def act(self, planned: list[str]) -> None:
         """Start what the fresh plans of these apps say can be done now."""
+        seen = self.observed.containers if self.observed else ()
+        going = frozenset(container.id for container in seen if container.status in _GOING)
         for app in planned:
             plan = self.plans.get(app, Plan(app))
             for step in plan.steps:
                 if isinstance(step.action, Pull) and not step.until and not step.after:
                     self._pull(step.action)
             asked = self.choices[app].ask if app in self.choices else ()
-            self.acting.begin(plan, {container.id for container in asked})
+            self.acting.begin(plan, {container.id for container in asked}, going)
 
     def _ask_locks(self, app: str) -> None:
         self.ask_locks(app, self.choices[app].ask)

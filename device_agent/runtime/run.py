@@ -18,6 +18,8 @@ class Run:
     guarded: frozenset[str] = frozenset()
     """Stops that wait until their containers have been asked for their update locks."""
     asking: bool = False
+    going: frozenset[str] = frozenset()
+    """Ids of the containers that were on their way out when it was planned."""
 
     def ready(self) -> list[Step]:
         return [step for step in self._possible() if step.id not in self.guarded]
@@ -46,8 +48,10 @@ class Run:
         return not self.flying and not self.asking and not self.ready() and not self.must_ask()
 
     def touches(self, container_id: str) -> bool:
-        """Whether this run itself stops or removes the container: then its end is no surprise."""
-        return any(getattr(step.action, "id", None) == container_id for step in self.plan.steps if not step.until)
+        """Whether this run itself stops or removes the container, or counts it as gone: then its end is no surprise."""
+        return container_id in self.going or any(
+            getattr(step.action, "id", None) == container_id for step in self.plan.steps if not step.until
+        )
 
     def _to_finish(self) -> set[str]:
         """The second halves whose first half has stopped something, with all that they still need."""

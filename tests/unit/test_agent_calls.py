@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Any
 
-from device_agent.model.observed import EngineEvent
+from device_agent.model.observed import EngineEvent, Status
 from device_agent.ports import Engine
 from device_agent.runtime.looks import DEEP_S
 from device_agent.runtime.workers import STOP
@@ -52,6 +52,22 @@ def test_what_was_removed_by_hand_takes_two_steps_and_two_looks() -> None:
     device = settled(many(1))
     device.fuse.reset()
     device.world.rm(device.containers()["many/s3"].id)
+    device.wait(60)
+    assert calls(device) == {"observe": 2, "create": 1, "start": 1}
+
+
+def test_nor_does_it_take_more_while_what_was_removed_still_has_its_name() -> None:
+    device = settled(many(1))
+    device.fuse.reset()
+    leaving = device.containers()["many/s3"]
+
+    def gone_at_last(name: str) -> None:
+        if name == "create" and leaving.id in device.world.containers:
+            device.world.rm(leaving.id)
+
+    device.trouble = gone_at_last
+    leaving.status = Status.REMOVING
+    device.inbox.put(EngineEvent("container", "die", leaving.id, leaving.name, "many", "s3"))
     device.wait(60)
     assert calls(device) == {"observe": 2, "create": 1, "start": 1}
 

@@ -80,3 +80,4 @@ def test_its_own_stops_are_no_surprise():
     assert not run().touches("another")
     held = Plan("web", (step(Stop("old", "old-id", 1.0), until="later"),))
     assert not run(plan=held).touches("old-id")
+    assert Run(held, going=frozenset(("old-id",))).touches("old-id")
