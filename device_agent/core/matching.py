@@ -11,6 +11,8 @@ from device_agent.core.wanted import WantedApp, WantedService
 from device_agent.model.compose import Dependency
 from device_agent.model.observed import Container, Health, Observed, Status
 
+_RANK = {Status.RUNNING: 0, Status.RESTARTING: 1, Status.PAUSED: 2, Status.EXITED: 3}
+
 
 @dataclass(frozen=True, slots=True)
 class Match:
@@ -75,13 +77,12 @@ def match_services(wanted: WantedApp, observed: Observed) -> dict[str, Match]:
     """By service, in dependency order."""
     matches: dict[str, Match] = {}
     for name, service in wanted.services.items():
-        mine = (
+        mine = [
             c
             for c in observed.containers
             if c.app == wanted.name and c.service == name and c.status not in (Status.REMOVING, Status.DEAD)
-        )
-        ranked = sorted(mine, key=lambda c, name=name: _preference(c, wanted.container_name(name, c.spec)))  # type: ignore[misc]
-        matches[name] = _match(service, ranked, observed.images, matches)
+        ]
+        matches[name] = _match(service, _ranked(mine, wanted, name), observed.images, matches)
     return matches
 
 
@@ -106,15 +107,15 @@ def _match(
     return Match(image_id, spec, shared or (), winners[0] if winners else None, (*winners[1:], *others))
 
 
-def _preference(container: Container, name: str) -> tuple[int, bool, str, str]:
+def _ranked(mine: list[Container], wanted: WantedApp, service: str) -> list[Container]:
     """Running before ended before never started; then the one that has its name: a copy made by hand has another.
 
     Of equals the one started last. Listing order means nothing.
     """
-    rank = {Status.RUNNING: 0, Status.RESTARTING: 1, Status.PAUSED: 2, Status.EXITED: 3}.get(container.status, 4)
-    started = container.started_at or ""
-    return rank, container.name != name, _descending(started), container.id
 
+    def rank(container: Container) -> tuple[int, bool]:
+        named = container.name == wanted.container_name(service, container.spec)
+        return _RANK.get(container.status, len(_RANK)), not named
 
-def _descending(text: str) -> str:
-    return "".join(chr(0x10FFFF - ord(character)) for character in text)
+    latest = sorted(sorted(mine, key=lambda c: c.id), key=lambda c: c.started_at or "", reverse=True)
+    return sorted(latest, key=rank)

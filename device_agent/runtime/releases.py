@@ -51,6 +51,8 @@ class Releases:
     """By app."""
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     """By app under a gate."""
+    _understood: dict[str, tuple[AppRecord, WantedApp]] = field(default_factory=dict)
+    """By app: the content of what last settled, as it was read from its record."""
     _good_since: dict[str, tuple[int, float]] = field(default_factory=dict)
     """Container → its restarts, and since when it is good."""
     _clocks: dict[str, _Clock] = field(default_factory=dict)
@@ -86,13 +88,18 @@ class Releases:
 
     def _good(self, app: str) -> WantedApp:
         record = self.apps[app]
+        known = self._understood.get(app)
+        if known and known[0] is record:
+            return known[1]
         told = label_revision(record.revision)
         scope = record.revision.partition(":")[0]
         if told is None:
             raise ValueError(f"the record of {app} has no revision")
         effective = EffectiveApp(app, record.document, scope, told[1], record.release)
         content = validate_apps({app: record.document}).apps[app]
-        return wanted_app(effective, content, self.naming)
+        good = wanted_app(effective, content, self.naming)
+        self._understood[app] = record, good
+        return good
 
     def _may_fail(self, wanted: WantedApp) -> bool:
         """Where there is nothing to go back to, or the target wants it so, a release is retried until it is good."""
