@@ -168,8 +168,11 @@ class Store(Protocol):
         """Rows with a number above `after`, in order."""
 
     def outbox_counts(self) -> OutboxCounts: ...
-    def reserve_sessions(self, count: int) -> int:
-        """The first of `count` session numbers, all higher than any before."""
+    def last_session(self) -> int:
+        """The highest session number that was reserved."""
+
+    def reserve_sessions(self, count: int, above: int = 0) -> int:
+        """The first of `count` session numbers, all higher than any before, and than `above`."""
 
     def backup(self, file: Path) -> None:
         """A consistent copy of the database, on disk when this returns."""

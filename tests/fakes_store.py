@@ -163,11 +163,14 @@ class FakeStore:
     def outbox_counts(self) -> OutboxCounts:
         return OutboxCounts(len(self.rows.outbox), self.rows.dropped)
 
-    def reserve_sessions(self, count: int) -> int:
+    def last_session(self) -> int:
+        return self.rows.session
+
+    def reserve_sessions(self, count: int, above: int = 0) -> int:
         self._usable("reserve_sessions")
-        first = self.rows.session + 1
+        first = max(self.rows.session, above) + 1
         with self.transaction():
-            self.rows.session += count
+            self.rows.session = first + count - 1
         return first
 
     def backup(self, file: Path) -> None:

@@ -59,9 +59,13 @@ class MemoryStore:
     def outbox_counts(self) -> OutboxCounts:
         return OutboxCounts(len(self._rows), self._dropped)
 
-    def reserve_sessions(self, count: int) -> int:
-        self._session += count
-        return self._session - count + 1
+    def last_session(self) -> int:
+        return self._session
+
+    def reserve_sessions(self, count: int, above: int = 0) -> int:
+        first = max(self._session, above) + 1
+        self._session = first + count - 1
+        return first
 
     def backup(self, file: Path) -> None:
         raise Refused("invalid", f"a simulated device has nothing to put into {file}")

@@ -128,10 +128,13 @@ class SqliteStore:
     def outbox_counts(self) -> OutboxCounts:
         return OutboxCounts(self._standing.fill.rows, self._standing.counters["dropped"])
 
-    def reserve_sessions(self, count: int) -> int:
-        first = self._standing.counters["session"] + 1
+    def last_session(self) -> int:
+        return self._standing.counters["session"]
+
+    def reserve_sessions(self, count: int, above: int = 0) -> int:
+        first = max(self._standing.counters["session"], above) + 1
         with self._committed(), self._work():
-            self._standing.counters["session"] += count
+            self._standing.counters["session"] = first + count - 1
             store_rows.put_counter(self._connection, "session", self._standing.counters["session"])
         return first
 

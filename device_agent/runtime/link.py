@@ -114,16 +114,21 @@ class Link:
             return self._last_session
 
     def _reserve(self) -> None:
+        """A process that could write none took those after the last reserved one, or after the time of day in seconds.
+
+        So the first that are reserved by another process leave room for both: no session goes back.
+        """
         with self._lock:
             if len(self._free_sessions) >= _SESSIONS // 2:
                 return
+            given = self._last_session
+        seconds, reserved = int(self.clock.now().timestamp()), self.store.last_session()
         try:
-            first = self.store.reserve_sessions(_SESSIONS)
+            first = self.store.reserve_sessions(_SESSIONS, given or max(seconds, reserved + _SESSIONS))
         except StoreFull as full:
             log.warning("session numbers are not on disk", why=str(full))
             with self._lock:
-                # As a store that lost its numbers does: none was ever as high as the time of day in seconds.
-                self._last_session = self._last_session or int(self.clock.now().timestamp())
+                self._last_session = self._last_session or max(seconds, reserved)
             return
         with self._lock:
             self._free_sessions.extend(range(max(first, self._last_session + 1), first + _SESSIONS))

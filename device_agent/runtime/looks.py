@@ -20,6 +20,8 @@ class Looks:
     flying: bool = False
     number: int = 0
     """Of the newest look."""
+    begun_at: float = 0.0
+    """When that was begun."""
     _at: float | None = 0.0
     _stale: frozenset[str] = frozenset()
     """Containers to inspect anew."""
@@ -27,14 +29,10 @@ class Looks:
     _deep_at: float = 0.0
 
     def wake(self, delay_s: float = 0.0, *, stale: frozenset[str] = frozenset(), deep: bool = False) -> None:
-        """Look at the engine after `delay_s`, or sooner if that was planned before."""
+        """Look at the engine after `delay_s`, or sooner if that was planned before; inspect `stale` containers anew."""
         at = self.clock.monotonic() + delay_s
         self._at = at if self._at is None else min(at, self._at)
         self._deep |= deep
-        self.outdated(stale)
-
-    def outdated(self, stale: frozenset[str]) -> None:
-        """The next look, whenever it is, inspects these containers."""
         self._stale |= stale
 
     def next_due(self) -> float:
@@ -51,7 +49,7 @@ class Looks:
 
     def _look(self) -> None:
         number, stale = self.number + 1, None if self._deep else self._stale
-        self.flying, self.number = True, number
+        self.flying, self.number, self.begun_at = True, number, self.clock.monotonic()
         self._at, self._stale, self._deep = None, frozenset(), False
 
         def job() -> None:

@@ -45,6 +45,8 @@ DEBOUNCE_S = 0.025
 """Engine events that come together are one pass."""
 UNSETTLED_S = 60.0
 """How often it is looked again while something is blocked by what sends no event."""
+BUSY_S = 5.0
+"""How often it is looked while every app is being worked at: a long stop must not hide what happens meanwhile."""
 AWAY_S = 2.0
 _GOING = (Status.REMOVING, Status.DEAD)
 
@@ -134,32 +136,37 @@ class Reconciler:
             return
         stale = frozenset({event.id}) if event.kind == "container" else frozenset[str]()
         if event.app in self.acting.runs:
-            self.looks.outdated(stale)
+            self.looks.wake(BUSY_S, stale=stale)
             self.acting.surprised(event)
         else:
             self.looks.wake(DEBOUNCE_S, stale=stale)
 
     def next_due(self) -> float | None:
         """Monotonic time of the next thing to do by itself; None while a look is on its way: its end is an event."""
-        if self.stopped or self.looks.flying or self._nobody_waits:
+        if self.stopped or self.looks.flying:
             return None
         retry = self.retries.next_due()
-        return self.looks.next_due() if retry is None else min(retry, self.looks.next_due())
+        due = self.looks.next_due() if retry is None else min(retry, self.looks.next_due())
+        return max(due, self._not_before)
 
     def tick(self) -> None:
         """Look when it is time to."""
-        if self.stopped or self.looks.flying or self._nobody_waits:
+        if self.stopped or self.looks.flying or self.clock.monotonic() < self._not_before:
             return
         if self.retries.come_due():
             self.wake()
         self.looks.tick()
 
     @property
-    def _nobody_waits(self) -> bool:
-        """Every app is being worked at, so that no look could plan one: the end of each run asks for one."""
+    def _not_before(self) -> float:
+        """While every app is being worked at no look could plan one: only now and then one is made, to tell of it.
+
+        The end of each run asks for one.
+        """
         if not self.acting.runs or self.observed is None or self.away:
-            return False
-        return own_apps(self.observed) | self.wanted.apps.keys() <= self.acting.runs.keys()
+            return 0.0
+        busy = own_apps(self.observed) | self.wanted.apps.keys() <= self.acting.runs.keys()
+        return self.looks.begun_at + BUSY_S if busy else 0.0
 
     # Observing.
 

@@ -363,9 +363,18 @@ def test_session_numbers_are_never_given_twice(bench: Bench) -> None:
     store = bench.store()
     first = store.reserve_sessions(10)
     second = store.reserve_sessions(1)
-    third = bench.restart().reserve_sessions(10)
+    again = bench.restart()
+    third = again.reserve_sessions(10)
     assert second == first + 10
     assert third == second + 1
+    assert again.last_session() == third + 9
+
+
+def test_session_numbers_can_be_asked_for_from_above_another(bench: Bench) -> None:
+    store = bench.store()
+    first = store.reserve_sessions(1)
+    assert store.reserve_sessions(5, first + 100) == first + 101
+    assert store.reserve_sessions(5, first) == first + 106
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def slow(bench: Bench) -> None:
     bench.wire.heal()
 
 
-@fault("connection reset right after CONNACK, for 5 s", GROUP)
+@fault("connection reset right after CONNACK, for 5 s", GROUP, fresh=True)
 def reset_at_once(bench: Bench) -> None:
     bench.wire.cut_after_bytes = 16
     bench.wire.cut()
@@ -165,7 +165,7 @@ def refusing(bench: Bench) -> None:
     bench.publish()
 
 
-@fault("broker that takes no message of more than 1 kB", GROUP, within_s=90)
+@fault("broker that takes no message of more than 1 kB", GROUP, within_s=90, fresh=True)
 def small_messages(bench: Bench) -> None:
     """The state is larger: it is shortened, not sent again and again."""
     before = bench.device.session

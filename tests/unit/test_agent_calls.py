@@ -3,9 +3,13 @@
 from collections import Counter
 from typing import Any
 
+import pytest
+
+from device_agent.model.errors import EngineAway
 from device_agent.model.observed import EngineEvent, Status
 from device_agent.ports import Engine
 from device_agent.runtime.looks import DEEP_S
+from device_agent.runtime.reconciler import BUSY_S
 from device_agent.runtime.workers import STOP
 from tests.builders import app, service
 from tests.device import Device, online, settled
@@ -88,14 +92,39 @@ def in_the_middle_of_a_stop(**more: Any) -> Device:
     return device
 
 
-def test_nobody_looks_while_every_app_is_being_worked_at() -> None:
+def test_while_every_app_is_being_worked_at_it_is_looked_now_and_then() -> None:
     device = in_the_middle_of_a_stop()
     device.inbox.put(FOREIGN)
-    device.wait(60)
+    device.wait(BUSY_S / 2)
     assert calls(device) == {}
+    device.wait(60)
+    assert calls(device) == {"observe": 1}
     device.jobs.held.clear()
     device.converge()
     assert device.containers()["web/api"].made.image == "api:2"
+
+
+def test_a_long_stop_does_not_hide_what_happens_to_another_service() -> None:
+    device = settled({"web": app(api=service(), db=service("db:1"))})
+    db = device.containers()["web/db"].id
+    device.jobs.held.add(STOP)
+    device.publish({"web": app(api=service("api:2"), db=service("db:1"))}, revision=2)
+    device.wait(1)
+    device.world.rm(db)
+    device.wait(BUSY_S + 3)
+    assert device.state()["apps"]["web"]["services"]["db"]["status"] == "waiting"
+
+
+def test_a_long_stop_does_not_hide_that_the_engine_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = in_the_middle_of_a_stop()
+
+    def away(_stale: object = None) -> None:
+        raise EngineAway("no answer")
+
+    monkeypatch.setattr(device.agent.reconciler.looks.engine, "observe", away)
+    device.inbox.put(EngineEvent("stream", "close", ""))
+    device.wait(BUSY_S + 3)
+    assert device.state()["engine"] == {"status": "away"}
 
 
 def test_an_app_that_is_at_rest_is_looked_at_while_another_is_worked_at() -> None:

@@ -336,6 +336,29 @@ def test_a_disk_that_is_full_at_every_connection_does_not_end_the_agent():
     assert device.state()["store"]["status"] == "ok"
 
 
+@pytest.mark.parametrize("days", [0, 400])
+@pytest.mark.parametrize("reboots", [0, 3])
+def test_sessions_rise_over_a_boot_on_a_full_disk(reboots: int, days: int):
+    device = settled(WEB)
+    sessions = [device.broker.session]
+
+    def reboot() -> None:
+        device.cut_power()
+        device.boot()
+        device.wait(3)
+        sessions.append(device.broker.session)
+
+    # At once, one after the other: so the numbers that are on disk get ahead of the clock's seconds.
+    for _ in range(reboots):
+        reboot()
+    device.clock.pass_(days * 86400)
+    device.store.full = True
+    reboot()
+    device.store.full = False
+    reboot()
+    assert sessions == sorted(set(sessions))
+
+
 def test_a_boot_on_a_full_disk_runs_what_is_stored_and_tells_it():
     device = settled(WEB, revision=7)
     session = device.broker.session
