@@ -6,7 +6,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,6 +21,7 @@ RECEIVED = "received"
 TARGETS_KEPT = 8
 """Of so many targets, the newest, it is known when they were answered."""
 _CONVERGED = b'"converged":true'
+_WITHOUT_TARGET = b'"have":{"fleet":null,"device":null}'
 
 COUNTS = ("messages_in", "messages_out", "bytes_in", "bytes_out", "connections", "dropped")
 
@@ -42,16 +43,21 @@ class Times:
 class Answers:
     """When devices received a target, and answered it, on the monotonic clock: by what they answered.
 
+    A device counts once, the first time: a broker gives a target again after each reconnect, and it is answered again.
     It counts from when it was published, where that is known, else from when the first device received it.
     """
 
     published_at: float | None = None
     at: dict[str, "array[float]"] = field(default_factory=dict)
+    who: dict[str, set[str]] = field(default_factory=dict)
+    """The devices that `at` has the times of."""
 
-    def add(self, what: str, at: float) -> None:
+    def add(self, what: str, device: str, at: float) -> None:
         if what not in self.at:
-            self.at[what] = array("d")
-        self.at[what].append(at)
+            self.at[what], self.who[what] = array("d"), set()
+        if device not in self.who[what]:
+            self.who[what].add(device)
+            self.at[what].append(at)
 
     def times(self) -> dict[str, Times]:
         began = self.published_at
@@ -73,7 +79,7 @@ class Figures:
         self.dropped = 0
         """Connections that ended, or could not be made."""
         self.converged: set[str] = set()
-        """Topics of the states that say so."""
+        """Topics of the states that say so, of devices that have a target."""
         self.answers: dict[Name, Answers] = {}
         self.failures: Counter[str] = Counter()
         """Acks that tell of a failure: `verdict code`."""
@@ -82,17 +88,18 @@ class Figures:
         self.messages_out += 1
         self.bytes_out += len(topic) + len(payload)
         if topic.endswith(STATE):
-            (self.converged.add if _CONVERGED in payload else self.converged.discard)(topic)
+            there = _CONVERGED in payload and _WITHOUT_TARGET not in payload
+            (self.converged.add if there else self.converged.discard)(topic)
 
-    def received(self, topic: str, payload: bytes) -> None:
-        """A message has arrived at a device."""
+    def received(self, device: str, topic: str, payload: bytes) -> None:
+        """A message has arrived at a device; `device` is what names it here, always the same."""
         self.messages_in += 1
         self.bytes_in += len(topic) + len(payload)
         name = _name(payload)
         if name is not None:
-            self._of(name).add(RECEIVED, monotonic())
+            self._of(name).add(RECEIVED, device, monotonic())
 
-    def confirmed(self, topic: str, payload: bytes) -> None:
+    def confirmed(self, device: str, topic: str, payload: bytes) -> None:
         """The broker has a message of a device."""
         if not topic.endswith(ACK):
             return
@@ -102,12 +109,13 @@ class Figures:
             self.failures[f"{verdict} {ack.get('code') or ack['cause']}"] += 1
         if "app" not in ack and "epoch" in ack:
             name = (ack["scope"], Version(ack["epoch"], ack["revision"]))
-            self._of(name).add(verdict, monotonic())
+            self._of(name).add(verdict, device, monotonic())
 
     def told(self) -> "Figures":
-        """For another process: without the names of the devices that have converged."""
+        """For another process: without the names of devices, which belong to one process each."""
         figures = copy(self)
         figures.converged = set()
+        figures.answers = {name: replace(answers, who={}) for name, answers in self.answers.items()}
         return figures
 
     def published(self, scope: str, version: Version, at: float) -> None:

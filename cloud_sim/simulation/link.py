@@ -387,7 +387,7 @@ class Link:
             response_topic=getattr(properties, "ResponseTopic", None),
             correlation=getattr(properties, "CorrelationData", None),
         )
-        self.network.figures.received(received.topic, received.payload)
+        self.network.figures.received(self.client_id, received.topic, received.payload)
         if self._granted_at is None:
             self._early.append(received)
         else:
@@ -399,7 +399,7 @@ class Link:
             self.network.later(self._disconnect)
             return
         if not reason.is_failure:
-            self.network.figures.confirmed(topic, payload)
+            self.network.figures.confirmed(self.client_id, topic, payload)
         self._deliver(Published(self._number * _MIDS + mid, str(reason) if reason.is_failure else None))
 
     def _on_disconnect(self, _client: paho.Client, _data: object, _flags: object, reason: Any, _props: object) -> None:

@@ -1,5 +1,6 @@
 import json
 import resource
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
@@ -13,9 +14,9 @@ from cloud_sim.simulation.processes import part_of, shares
 from cloud_sim.simulation.store import OUTBOX_ROWS, MemoryStore
 from cloud_sim.simulation.timers import Timers
 from device_agent.model.errors import EngineError
-from device_agent.model.report import Ack
+from device_agent.model.report import Ack, Have, State
 from device_agent.model.target import Version
-from device_agent.wire.messages import Head, encode_ack
+from device_agent.wire.messages import Head, encode_ack, encode_state
 from tests.builders import NOW, payload
 from tests.device import TOPICS, Hands
 
@@ -104,11 +105,11 @@ def ack(verdict: str, **keys: object) -> bytes:
 def test_answers_are_timed_by_what_was_answered():
     figures = Figures()
     figures.published("fleet", Version(1, 1), 0.0)
-    figures.received(TOPICS.fleet_target, payload())
-    figures.confirmed(TOPICS.ack, ack("accepted"))
-    figures.confirmed(TOPICS.ack, ack("applying", app="web"))
-    figures.confirmed(TOPICS.ack, ack("failed", app="web", code="no_such_image"))
-    figures.confirmed(TOPICS.state, b"{}")
+    figures.received("d1", TOPICS.fleet_target, payload())
+    figures.confirmed("d1", TOPICS.ack, ack("accepted"))
+    figures.confirmed("d1", TOPICS.ack, ack("applying", app="web"))
+    figures.confirmed("d1", TOPICS.ack, ack("failed", app="web", code="no_such_image"))
+    figures.confirmed("d1", TOPICS.state, b"{}")
     times = figures.answers["fleet", Version(1, 1)].times()
     assert times.keys() == {RECEIVED, "accepted"}
     assert 0 < times[RECEIVED].last < times["accepted"].first
@@ -117,8 +118,8 @@ def test_answers_are_timed_by_what_was_answered():
 
 def test_without_a_publication_it_counts_from_the_first_receipt():
     figures = Figures()
-    for _ in range(3):
-        figures.received(TOPICS.fleet_target, payload())
+    for number in range(3):
+        figures.received(f"d{number}", TOPICS.fleet_target, payload())
     times = figures.answers["fleet", Version(1, 1)].times()[RECEIVED]
     assert (times.count, times.first) == (3, 0.0)
     assert times.median <= times.last
@@ -127,30 +128,45 @@ def test_without_a_publication_it_counts_from_the_first_receipt():
 def test_only_the_newest_targets_are_timed():
     figures = Figures()
     for revision in range(1, 40):
-        figures.received(TOPICS.fleet_target, payload(revision=revision))
+        figures.received("d1", TOPICS.fleet_target, payload(revision=revision))
     assert list(figures.answers) == [("fleet", Version(1, revision)) for revision in range(32, 40)]
 
 
 def test_junk_is_counted_and_not_timed():
     figures = Figures()
     for junk in (b"", b"{", json.dumps({"schema": 2}).encode()):
-        figures.received(TOPICS.fleet_target, junk)
+        figures.received("d1", TOPICS.fleet_target, junk)
     assert (figures.messages_in, figures.answers) == (3, {})
 
 
-def test_who_has_converged_is_known_from_the_states():
+def test_a_device_counts_once_for_a_target_and_an_answer_however_often_it_reconnects():
     figures = Figures()
-    figures.sent(TOPICS.state, b'{"converged":true}')
+    for _ in range(3):
+        for device in ("d1", "d2"):
+            figures.received(device, TOPICS.fleet_target, payload())
+            figures.confirmed(device, TOPICS.ack, ack("accepted"))
+    answers = figures.answers["fleet", Version(1, 1)]
+    assert {what: times.count for what, times in answers.times().items()} == {RECEIVED: 2, "accepted": 2}
+    assert figures.messages_in == 6
+    assert figures.told().answers["fleet", Version(1, 1)].times() == answers.times()
+
+
+def test_who_has_converged_is_known_from_the_states_of_those_that_have_a_target():
+    figures, told = Figures(), State({}, None, True, None, {})
+    figures.sent(TOPICS.state, encode_state(told, Head("d1", 1, 1, NOW)))
+    assert not figures.converged
+    told = replace(told, have={"fleet": Have(Version(1, 1), "sha256:0")})
+    figures.sent(TOPICS.state, encode_state(told, Head("d1", 1, 2, NOW)))
     assert len(figures.converged) == 1
     figures.sent(TOPICS.state, b'{"converged":false}')
-    assert (len(figures.converged), figures.messages_out) == (0, 2)
+    assert (len(figures.converged), figures.messages_out) == (0, 3)
 
 
 def test_what_the_parts_of_a_fleet_tell_is_told_as_one():
     first, second = Figures(), Figures()
     for figures in (second, first):
-        figures.received(TOPICS.fleet_target, payload())
-        figures.confirmed(TOPICS.ack, ack("failed", app="web", code="no_such_image"))
+        figures.received("d1", TOPICS.fleet_target, payload())
+        figures.confirmed("d1", TOPICS.ack, ack("failed", app="web", code="no_such_image"))
     first.sent(TOPICS.state, b'{"converged":true}')
     whole = together((first.told(), second.told()))
     assert (whole.messages_in, whole.messages_out, len(first.converged)) == (2, 1, 1)
