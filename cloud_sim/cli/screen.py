@@ -28,6 +28,9 @@ _STYLES = {
 _ORDER = (Outcome.FAILED, Outcome.PENDING, Outcome.CONVERGED, Outcome.OFFLINE)
 _KINDS_SHOWN = 4
 """Of what devices run, and of what is in their way: the most frequent."""
+_WIDE = 80
+_FOR_THE_WIDE = {"release", "services", "agent", "app", "since"}
+"""Columns that give way to the reason where a terminal is narrower than that."""
 _ROOM_FOR_THE_REST = 8
 """Lines of the terminal that a table leaves to its own frame and to what stands around it."""
 
@@ -95,19 +98,19 @@ class Screen:
         """
         urgent = sorted(following.rows, key=lambda row: (_ORDER.index(row.outcome), row.device))
         room = max(3, self.console.height - _ROOM_FOR_THE_REST)
-        table = Table("device", "", "verdict", "app", "reason", "since", box=None, header_style="dim", pad_edge=False)
+        table = self._table("device", "", "verdict", "app", "reason", "since")
         for row in urgent[:room]:
-            style = _STYLES[row.outcome]
-            table.add_row(
-                escape(row.device),
-                presence(row.presence),
-                Text(
-                    row.outcome if row.outcome is Outcome.CONVERGED else row.verdict or "",
-                    style=style,
-                ),
-                Text(row.app or ""),
-                Text(row.reason or "", overflow="fold"),
-                Text(clock(row.since) if row.since else "", style="dim"),
+            verdict = row.outcome if row.outcome is Outcome.CONVERGED else row.verdict or ""
+            _add(
+                table,
+                {
+                    "device": escape(row.device),
+                    "": presence(row.presence),
+                    "verdict": Text(verdict, style=_STYLES[row.outcome]),
+                    "app": Text(row.app or ""),
+                    "reason": _one_line(row.reason or ""),
+                    "since": Text(clock(row.since) if row.since else "", style="dim"),
+                },
             )
         hidden = f"… and {len(urgent) - room} more; " if len(urgent) > room else ""
         if left_s is None:
@@ -123,7 +126,7 @@ class Screen:
         # Those that are here before those that are not: about them something can be done.
         wrong.sort(key=lambda device: (cloud.presence(device) == OFFLINE, device.worst is None, device.id))
         counts = fleet_summary([cloud.presence(device) for device in devices], devices, shortfalls)
-        parts: list[RenderableType] = [Text(line, style="bold") for line in counts]
+        parts: list[RenderableType] = [_one_line(line, "bold") for line in counts]
         room = max(3, room - len(counts))
         if wrong:
             parts.append(self._devices(cloud, wrong[:room], shortfalls))
@@ -132,31 +135,32 @@ class Screen:
         return Group(*parts)
 
     def _devices(self, cloud: Cloud, devices: Sequence[Device], shortfalls: Mapping[str, str | None]) -> Table:
-        table = Table(
-            "device",
-            "",
-            "release",
-            "converged",
-            "services",
-            "reason",
-            "agent",
-            box=None,
-            header_style="dim",
-            pad_edge=False,
-        )
+        table = self._table("device", "", "release", "converged", "services", "reason", "agent")
         for device in devices:
             good, every = device.services
             missing = shortfalls[device.id]
             reason = device.worst or (missing if missing and not missing.startswith("offline") else "") or ""
-            table.add_row(
-                escape(device.id),
-                presence(cloud.presence(device)),
-                escape(", ".join(device.releases) or "-"),
-                Text("no", style="yellow") if missing else Text("yes", style="green"),
-                Text(f"{good}/{every}", style="dim" if not every else "green" if good == every else "red"),
-                Text(reason, overflow="fold"),
-                Text(device.agent or "", style="dim"),
+            health = "dim" if not every else "green" if good == every else "red"
+            _add(
+                table,
+                {
+                    "device": escape(device.id),
+                    "": presence(cloud.presence(device)),
+                    "release": escape(", ".join(device.releases) or "-"),
+                    "converged": Text("no", style="yellow") if missing else Text("yes", style="green"),
+                    "services": Text(f"{good}/{every}", style=health),
+                    "reason": _one_line(reason),
+                    "agent": Text(device.agent or "", style="dim"),
+                },
             )
+        return table
+
+    def _table(self, *columns: str) -> Table:
+        """Of rows that are one line each: room is counted in rows. The reason gives way first."""
+        table = Table(box=None, header_style="dim", pad_edge=False)
+        for column in columns:
+            if self.console.width >= _WIDE or column not in _FOR_THE_WIDE:
+                table.add_column(column, no_wrap=column != "reason", overflow="ellipsis")
         return table
 
     def device(self, cloud: Cloud, device: Device, shortfall: str | None) -> None:
@@ -188,6 +192,14 @@ class Screen:
             device.worst or shortfall or "",
         ]
         self.say("  ".join(told).rstrip())
+
+
+def _add(table: Table, cells: Mapping[str, RenderableType]) -> None:
+    table.add_row(*(cells[str(column.header)] for column in table.columns))
+
+
+def _one_line(text: str, style: str = "") -> Text:
+    return Text(" ".join(text.split()), style=style, no_wrap=True, overflow="ellipsis")
 
 
 def presence(word: str) -> Text:

@@ -4,6 +4,7 @@ import io
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from cloud_sim.cli.screen import Screen
@@ -27,9 +28,9 @@ def device(name: str, *, release: str = "r1", phase: str = "settled", reason: Re
     return replace(Device(name), state=state)
 
 
-def shown(devices: list[Device], shortfalls: dict[str, str | None], cloud: Any, height: int = 24) -> list[str]:
+def shown(devices: list[Device], shortfalls: dict[str, str | None], cloud: Any, width: int = 120) -> list[str]:
     screen = Screen(as_json=False)
-    screen.console = Console(file=io.StringIO(), width=120, height=height)
+    screen.console = Console(file=io.StringIO(), width=width, height=24)
     screen.console.print(screen.fleet(cloud, devices, shortfalls))
     return screen.console.file.getvalue().splitlines()
 
@@ -64,3 +65,16 @@ def test_many_kinds_of_trouble_are_counted_too():
     devices = [device(f"d{number:04}", release=f"r{number % 7}") for number in range(70)]
     lines = shown(devices, dict.fromkeys(each.id for each in devices), Presences())
     assert lines[1] == "releases: 10 r0, 10 r1, 10 r2, 10 r3, and 3 others"
+
+
+@pytest.mark.parametrize("width", [80, 60, 40])
+@pytest.mark.parametrize("count", [16, 50])
+def test_a_long_reason_is_cut_to_its_line(width: int, count: int):
+    why = Reason("registry_unreachable", "the registry cannot be reached:\n" + "no route to the host, " * 15)
+    devices = [device(f"line-3-{number:04}", phase="pulling", reason=why) for number in range(count)]
+    lines = shown(devices, {each.id: why.message for each in devices}, Presences(), width)
+    assert len(lines) <= 24
+    assert sum(line.startswith("line-") for line in lines) == min(count, 13 if count > 16 else 16)
+    assert all(len(line) <= width for line in lines)
+    assert "web/api" in lines[-2]
+    assert (f"… and {count - 13} more" in lines[-1]) == (count > 16)
