@@ -18,6 +18,8 @@ from benchmarks.rows import Row, draw, show, write
 from benchmarks.world import Agent, agent, app, broker, restarted
 
 SERVICES = 10
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as a shell tells it."""
 FEW = 3
 """Runs at most of what takes its time: hundreds of containers, thousands of devices."""
 
@@ -46,12 +48,17 @@ def main() -> int:
     if unknown:
         parser.error(f"there is no part {', '.join(unknown)}: {', '.join(PARTS)}")
     rows: list[Row] = []
-    with broker() as port, agent(port) as running:
-        bench = Bench(running, options.runs, options.idle, options.devices, Console(stderr=True).print)
-        for part in options.parts or PARTS:
-            rows += PARTS[part](bench)
-            running.publish({})
-            running.converged()
+    console = Console(stderr=True)
+    try:
+        with broker() as port, agent(port) as running:
+            bench = Bench(running, options.runs, options.idle, options.devices, console.print)
+            for part in options.parts or PARTS:
+                rows += PARTS[part](bench)
+                running.publish({})
+                running.converged()
+    except KeyboardInterrupt:
+        console.print("interrupted: nothing was measured to its end, and what was made is removed")
+        return INTERRUPTED
     show(rows)
     if options.json:
         write(rows, options.json)

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -124,7 +124,8 @@ def broker() -> Iterator[int]:
         port = engine().port(container, MQTT_PORT)[0]["HostPort"]
         yield int(port)
     finally:
-        subprocess.run(["docker", "rm", "-f", container], check=True, capture_output=True)
+        # With its volumes: the image has some.
+        subprocess.run(["docker", "rm", "-f", "-v", container], check=True, capture_output=True)
 
 
 @contextlib.contextmanager
@@ -135,22 +136,45 @@ def agent(port: int, **settings: str) -> Iterator[Agent]:
         client = mqtt.Client(CallbackAPIVersion.VERSION2)
         running = Agent(start(fleet, port, Path(folder), settings), fleet, port, client)
         client.on_message = lambda _c, _d, message: running.states.put((time.monotonic(), json.loads(message.payload)))
-        connect(client, port)
-        client.subscribe(f"fleet/v1/{fleet}/up/bench/state", qos=1)
-        client.loop_start()
         try:
+            connect(client, port)
+            client.subscribe(f"fleet/v1/{fleet}/up/bench/state", qos=1)
+            client.loop_start()
             running.states.get(timeout=30)
             # What comes within 2 s of a connection waits for the other scope: that is not what is measured.
             time.sleep(2.5)
             yield running
-        finally:
             running.publish({})
             running.converged()
+        finally:
+            # After a failure or Ctrl-C too: then nothing is known of the agent, and what it has made is still there.
             running.process.terminate()
-            running.process.wait(timeout=20)
+            try:
+                running.process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                running.process.kill()
+                running.process.wait()
             client.disconnect()
             client.loop_stop()
+            remove_all(running.label)
             shutil.rmtree(f"/dev/shm/{fleet}", ignore_errors=True)
+
+
+def remove_all(label: str) -> None:
+    """What bears it, by the engine: containers with their unnamed volumes, networks, volumes."""
+    api, filters = engine(), {"label": [label]}
+    for container in api.containers(all=True, filters=filters):
+        _remove(api.remove_container, container["Id"], force=True, v=True)
+    for network in api.networks(filters=filters):
+        _remove(api.remove_network, network["Id"])
+    for volume in api.volumes(filters=filters)["Volumes"] or ():
+        _remove(api.remove_volume, volume["Name"])
+
+
+def _remove(remove: Callable[..., None], name: str, **options: bool) -> None:
+    # Somebody else was quicker.
+    with contextlib.suppress(docker.errors.NotFound):
+        remove(name, **options)
 
 
 @contextlib.contextmanager
@@ -205,6 +229,8 @@ def process(environment: dict[str, str]) -> subprocess.Popen[bytes]:
         stderr=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         cwd=ROOT,
+        # Ctrl-C is for the benchmark, which ends the agent itself.
+        start_new_session=True,
     )
 
 

@@ -26,6 +26,8 @@ from tests.faults.groups import FAULTS, GROUPS
 from tests.faults.run import Outcome, Wish, carry_out
 from tests.faults.soak import soak
 
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as a shell tells it."""
 SECONDS = ("kill -9 at a random moment of an apply", "cable pulled in the middle of an apply", "docker rm -f")
 
 
@@ -33,10 +35,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make faults", description=__doc__)
     parser.add_argument("words", nargs="*", metavar="WORD", help="only faults with one of these in the name or group")
     parser.add_argument("--list", action="store_true", help="name them, and do nothing")
-    parser.add_argument("--runs", type=int, default=3, help="of each fault (default 3)")
+    parser.add_argument("--runs", type=_count, default=3, help="of each fault (default 3)")
     parser.add_argument("--seed", default=secrets.token_hex(4), help="repeat the runs of a seed that was told")
-    parser.add_argument("--step", type=int, default=1, help="a sweep takes every so manieth occasion (default 1)")
-    parser.add_argument("--hands", type=int, default=4, help="devices broken side by side (default 4)")
+    parser.add_argument("--step", type=_count, default=1, help="a sweep takes every so manieth occasion (default 1)")
+    parser.add_argument("--hands", type=_count, default=4, help="devices broken side by side (default 4)")
     parser.add_argument("--compound", action="store_true", help="a second fault during the recovery from each")
     parser.add_argument("--soak", type=float, metavar="SECONDS", help="random faults on one device for so long")
     parser.add_argument("--json", type=Path, help="also write the outcomes to this file")
@@ -56,13 +58,14 @@ def main() -> int:
     seconds = [FAULTS[name] for name in SECONDS] if options.compound else []
     wish = Wish(host, options.runs, options.seed, seconds, options.step)
     console.print(f"seed {options.seed}: {len(chosen)} faults, {options.runs} runs each")
+    finished: list[Outcome] = []
+    interrupted = False
     try:
         # What devices print at their end is for pytest; here it is in the files that `run` keeps.
         with contextlib.redirect_stdout(io.StringIO()):
             if options.soak:
                 outcomes = soak(wish, chosen, options.soak, console.print)
             else:
-                finished: list[Outcome] = []
 
                 def told(done: Outcome) -> None:
                     console.print(_line(done))
@@ -70,11 +73,23 @@ def main() -> int:
                     _write(options, finished)  # a run that is stopped has told what it found
 
                 outcomes = carry_out(wish, chosen, options.hands, told)
+    except KeyboardInterrupt:
+        console.print("interrupted: this is what had come to its end")
+        interrupted, outcomes = True, finished
     finally:
         host.close()
     Console(width=None if sys.stdout.isatty() else 180).print(table(outcomes))
     _write(options, outcomes)
+    if interrupted:
+        return INTERRUPTED
     return 1 if any(each.broken for each in outcomes) else 0
+
+
+def _count(text: str) -> int:
+    count = int(text) if text.isdecimal() else 0
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
+    return count
 
 
 def _write(options: argparse.Namespace, outcomes: Sequence[Outcome]) -> None:
