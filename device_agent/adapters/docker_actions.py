@@ -107,9 +107,13 @@ class Actions:
             try:
                 client.start(container)
             except APIError as error:
-                if not _says("paused")(error):
-                    raise
-                client.unpause(container)
+                if _says("paused")(error):
+                    client.unpause(container)
+                    return
+                if _left_behind(error) and not _has_run(client, container):
+                    # Nothing else ends it: this container would never start. The next look has another one made.
+                    client.remove_container(container, v=True, force=True)
+                raise
 
     def stop(self, container_id: str, grace_s: float) -> None:
         with self._client(f"stop {container_id} after {grace_s:g} s of grace") as client, _accepting(_gone):
@@ -200,6 +204,16 @@ def _accepting(harmless: Callable[[APIError], bool]) -> Iterator[None]:
 
 def _gone(error: APIError) -> bool:
     return error.status_code == HTTPStatus.NOT_FOUND
+
+
+def _left_behind(error: APIError) -> bool:
+    """An engine that was killed in the middle of a start has left the task of it, and does not know it any more."""
+    return _says("task ")(error) and _says(": already exists")(error)
+
+
+def _has_run(client: APIClient, container: str) -> bool:
+    started: str = client.inspect_container(container)["State"]["StartedAt"]
+    return not started.startswith("0001-")
 
 
 def _says(words: str) -> Callable[[APIError], bool]:

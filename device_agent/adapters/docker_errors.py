@@ -87,6 +87,12 @@ _BY_MESSAGE: tuple[_Sort, ...] = (
         "volume named .* already exists",
     ),
     _sort(
+        "start_left_behind",
+        _TEMPORARY,
+        "the engine was killed in the middle of an earlier start of this container",
+        "task [0-9a-f]{64}: already exists",
+    ),
+    _sort(
         "removal_in_progress",
         _TEMPORARY,
         "the engine is still removing the container",

@@ -36,7 +36,7 @@ class Request(BaseHTTPRequestHandler):
         with suppress(BrokenPipeError):
             self.send_error(404)
 
-    do_POST = do_GET  # noqa: N815 - what it must be called
+    do_POST = do_DELETE = do_GET  # noqa: N815 - what they must be called
 
     def answer(self, document: object, status: int = 200) -> None:
         body = json.dumps(document).encode()
@@ -117,6 +117,22 @@ def test_the_newest_version_that_both_know(daemon: FakeDaemon, newest: str, olde
 
     assert http.api() == spoken
     http.away()
+
+
+@pytest.mark.parametrize(("started_at", "removed"), [("0001-01-01T00:00:00Z", 1), ("2026-11-24T17:06:45Z", 0)])
+def test_what_an_engine_killed_in_the_middle_of_a_start_left_is_made_anew(
+    daemon: FakeDaemon, engine: DockerEngine, started_at: str, removed: int
+) -> None:
+    id_ = "76" * 32
+    daemon.answers["/start"] = lambda r: r.answer({"message": f"task {id_}: already exists: unknown"}, 500)
+    daemon.answers[f"/containers/{id_}/json"] = lambda r: r.answer({"State": {"StartedAt": started_at}})
+    daemon.answers[f"/containers/{id_}?"] = lambda r: r.answer({})
+
+    with pytest.raises(EngineError) as failed:
+        engine.start(id_)
+
+    assert (failed.value.code, failed.value.kind) == ("start_left_behind", Kind.TEMPORARY)
+    assert sum(f"/containers/{id_}?" in asked and "force=True" in asked for asked in daemon.asked) == removed
 
 
 def test_the_version_is_asked_again_after_the_engine_was_away(daemon: FakeDaemon, engine: DockerEngine) -> None:
