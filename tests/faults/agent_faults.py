@@ -94,7 +94,7 @@ def _raises(callback: str) -> None:
     def raising(bench: Bench) -> None:
         bench.kill()
         at = bench.random.randint(1, MOST_CALLS if callback in OFTEN_CALLED else 1)
-        bench.device.launch(sys.executable, "-m", raising_program, environment={"RAISE": f"{callback} {at}"})
+        bench.restart(sys.executable, "-m", raising_program, environment={"RAISE": f"{callback} {at}"})
         eventually(lambda: not bench.alive or bench.status(), 20, "live: it answers or ends")
         bench.publish()
         bench.converge(60)

@@ -232,9 +232,21 @@ class Bench:
         self.device.data = folder
         self.device.settings["DATA_DIR"] = str(folder)
 
-    def restart(self, **settings: str) -> None:
-        """As the engine's restart policy does: at once, waiting for nothing."""
-        self.device.launch(**settings)
+    def restart(self, *program: str, environment: Mapping[str, str] | None = None, **settings: str) -> None:
+        """As the engine's restart policy does: at once, waiting for nothing.
+
+        First its disk is looked at: a target that is retained, and arrives again, would hide what was not stored.
+        """
+        if not self.lossy:
+            self._durable()
+        self.device.launch(*program, environment=environment, **settings)
+
+    def _durable(self) -> None:
+        stored = self.device.snapshot()
+        assert stored.sound == "ok", f"sane store: {stored.sound}"
+        said = max((ack["epoch"], ack["revision"]) for ack in self.device.acks(verdict="accepted", scope="fleet"))
+        for kind in (stored.targets, stored.floors):
+            assert kind.get("fleet", (0, 0)) >= said, f"durable: {said} was said to be accepted, the disk has {stored}"
 
     def keep_alive(self) -> None:
         """Start it again when it has ended. Its end is noted."""

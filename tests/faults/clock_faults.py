@@ -37,7 +37,7 @@ def start_with(bench: Bench, time: str, **settings: str) -> FalseClock:
     clock = FalseClock(bench.device.folder)
     clock.set(time)
     bench.kill()
-    bench.device.launch(environment=clock.environment, **settings)
+    bench.restart(environment=clock.environment, **settings)
     return clock
 
 

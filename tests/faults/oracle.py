@@ -1,7 +1,7 @@
 """The judge of every fault: twelve invariants, read from engine, broker, process and a copy of the database.
 
  1 converges      the newest release runs, one container for each service as the target says
- 2 durable        what was said to be accepted is on disk
+ 2 durable        what was said to be accepted is on disk (each start by the bench looks, too)
  3 forward        no revision, session or number ever goes back
  4 one of each    no second container, no orphan, no network that nobody wants
  5 foreign        what is not the agent's is as it was
