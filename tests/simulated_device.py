@@ -34,7 +34,7 @@ class Simulated:
             TOPICS,
             self.broker,
             shared=shared or Shared(),
-            dice=Dice(behaviour),
+            dice=Dice(behaviour, TOPICS.device),
             registry=EveryImage(),
             timers=self.timers,
             later=self.soon.append,

@@ -169,9 +169,10 @@ def ending() -> Iterator[None]:
     except KeyboardInterrupt as error:
         raise typer.Exit(INTERRUPTED) from error
     except BrokenPipeError as error:
-        # Whoever read us has gone: nothing more can be said, not even by the interpreter when it flushes at exit.
+        # Whoever read us has seen enough, as `head` has, which is no error. Nothing more can be said, not even by the
+        # interpreter when it flushes at exit.
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
-        raise typer.Exit(FAILED) from error
+        raise typer.Exit(DONE) from error
 
 
 def complain(message: str, *places: str) -> None:

@@ -35,11 +35,17 @@ _ROOM_FOR_THE_REST = 8
 """Lines of the terminal that a table leaves to its own frame and to what stands around it."""
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Rich would end the program with 1: how it ends is the command's to say."""
+        raise BrokenPipeError
+
+
 class Screen:
     """Standard output, in one of its three forms."""
 
     def __init__(self, *, as_json: bool) -> None:
-        self.console = Console(highlight=False)
+        self.console = _Console(highlight=False)
         self.as_json = as_json
         self.live = self.console.is_terminal and not as_json
 

@@ -1,7 +1,9 @@
 """`cloud-sim simulate`: a fleet of simulated devices, for as long as it is wanted."""
 
 import logging
-from collections.abc import Callable, Mapping
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Annotated
 
@@ -25,7 +27,7 @@ from cloud_sim.connection import Misconfigured, Unreachable
 from cloud_sim.simulation.faults import FAILURES, LATENCIES, Behaviour
 from cloud_sim.simulation.fleet import Fleet, Outcome, Storm
 from cloud_sim.simulation.network import PACE
-from cloud_sim.simulation.processes import Processes, processes_for
+from cloud_sim.simulation.processes import SIGNALS, Ended, Processes, processes_for
 
 
 @with_settings
@@ -50,7 +52,7 @@ def simulate(
         list[str] | None,
         typer.Option(metavar="N@TIME", help="So many connections break at once, so long after the start."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="What chance begins with.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of chance: with the same one, the same happens to the same device.")] = 0,
     pace: Annotated[int, typer.Option(min=1, help="Connections made in a second.")] = PACE,
     processes: Annotated[
         int | None,
@@ -63,11 +65,13 @@ def simulate(
 ) -> int:
     """Run simulated devices: each the real agent, over a real connection and a simulated engine that has every image.
 
-    They take what is published and answer it, until Ctrl-C, --for or --until-applied. Then they say farewell, and a
-    report is printed.
+    They take what is published and answer it, until Ctrl-C (or SIGTERM), --for or --until-applied. Then they say
+    farewell, and a report is printed.
     """
     if not settings.fleet:
         raise Misconfigured("which fleet? Say --fleet NAME, or set CLOUD_SIM_FLEET")
+    if for_ is not None and for_ <= 0:
+        raise Misconfigured("--for: a simulation takes a while, 60s for one; leave it out to end it with Ctrl-C")
     behaviour = Behaviour(
         {**LATENCIES, **_assigned("--latency", latency, LATENCIES, seconds)},
         {**FAILURES, **_assigned("--fail", fail, FAILURES, _share)},
@@ -83,20 +87,43 @@ def simulate(
     )
     count = min(devices, processes or processes_for(devices))
     make = Fleet if count == 1 else partial(Processes, count)
-    fleet = make(
-        broker,
-        settings.fleet,
-        devices,
-        root=settings.topic_root,
-        prefix=prefix,
-        behaviour=behaviour,
-        storms=storms,
-        pace=pace,
-    )
+    with _interruptible() as deaf:
+        try:
+            fleet = make(
+                broker,
+                settings.fleet,
+                devices,
+                root=settings.topic_root,
+                prefix=prefix,
+                behaviour=behaviour,
+                storms=storms,
+                pace=pace,
+            )
+            try:
+                view = View(fleet, as_json=as_json, broker_pid=broker_pid)
+                return _run(fleet, view, for_, until_applied=until_applied)
+            finally:
+                deaf()
+                fleet.close()
+        except Ended as error:
+            complain(str(error))
+            return FAILED
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], None]]:
+    """SIGTERM is as Ctrl-C. What it gives makes this process deaf to both, for the last steps."""
+
+    def deaf() -> None:
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
+    before = [signal.signal(number, signal.default_int_handler) for number in SIGNALS]
     try:
-        return _run(fleet, View(fleet, as_json=as_json, broker_pid=broker_pid), for_, until_applied=until_applied)
+        yield deaf
     finally:
-        fleet.close()
+        for number, handler in zip(SIGNALS, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _run(fleet: Fleet | Processes, view: View, for_s: float | None, *, until_applied: bool) -> int:
@@ -118,9 +145,13 @@ def _run(fleet: Fleet | Processes, view: View, for_s: float | None, *, until_app
         except KeyboardInterrupt:
             interrupted = True
     outcome = fleet.outcome()
-    note(f"{fleet.connected} devices say farewell")
-    view.report()
-    fleet.stop()
+    try:
+        note(f"{fleet.connected} devices say farewell")
+        view.report()
+        fleet.stop()
+    except KeyboardInterrupt:
+        note("ended before every device had said farewell")
+        return INTERRUPTED
     if not fleet.figures.connections:
         complain("no device could connect", *fleet.troubles())
         return FAILED

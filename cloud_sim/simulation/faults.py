@@ -1,8 +1,8 @@
 """How simulated engines behave: how long their work takes, and how often it goes wrong."""
 
-import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 
 from cloud_sim.engine_parts import image_id
 from device_agent.model.errors import EngineError, Kind
@@ -33,18 +33,25 @@ class Behaviour:
 
 
 class Dice:
-    """What chance does to the engines: the same for the same seed, as long as the devices ask in the same order."""
+    """What chance does to a device's engine.
 
-    def __init__(self, behaviour: Behaviour) -> None:
+    It follows from the seed, the device, and how often the same was asked before: so it repeats, in whichever order
+    the devices of a fleet get on, and however many processes carry them.
+    """
+
+    __slots__ = ("_asked", "_behaviour", "_device")
+
+    def __init__(self, behaviour: Behaviour, device: str) -> None:
         self._behaviour = behaviour
-        self._random = random.Random(behaviour.seed)
+        self._device = device
+        self._asked: dict[str, int] = {}
 
     def takes_s(self, what: str) -> float:
-        return self._behaviour.latencies[what] * self._random.uniform(1 - SPREAD, 1 + SPREAD)
+        return self._behaviour.latencies[what] * (1 - SPREAD + 2 * SPREAD * self._draw(f"{what} takes"))
 
     def crashes_after_s(self) -> float | None:
         """What has just been started; None when it does not."""
-        return self._random.uniform(0, CRASHES_WITHIN_S) if self._happens(CRASH) else None
+        return CRASHES_WITHIN_S * self._draw("crashes after") if self._happens(CRASH) else None
 
     def before_call(self, name: str, arguments: tuple[object, ...]) -> None:
         """The hook of a simulated engine: raises what goes wrong."""
@@ -57,7 +64,13 @@ class Dice:
 
     def _happens(self, what: str) -> bool:
         chance = self._behaviour.failures[what]
-        return chance > 0 and self._random.random() < chance
+        return chance > 0 and self._draw(what) < chance
+
+    def _draw(self, what: str) -> float:
+        """From 0 up to 1, without it."""
+        asked = self._asked[what] = self._asked.get(what, 0) + 1
+        drawn = blake2b(f"{self._behaviour.seed} {self._device} {what} {asked}".encode(), digest_size=6).digest()
+        return int.from_bytes(drawn) / 2**48
 
 
 class EveryImage(dict[str, str]):

@@ -83,9 +83,9 @@ class Fleet:
         self.started_at = clock.monotonic()
         self._gc = gc.get_threshold()
         self._storms = storms
-        self._random = random.Random(behaviour.seed)
+        self._random = random.Random(f"{behaviour.seed} {first}")
         digits = max(5, len(str(of or devices)))
-        shared, dice, registry, hands = Shared(), Dice(behaviour), EveryImage(), Clock()
+        shared, registry, hands = Shared(), EveryImage(), Clock()
         self.devices: list[SimulatedDevice] = []
         self.links: list[Link] = []
         for number in range(first, first + devices):
@@ -100,7 +100,7 @@ class Fleet:
                     topics,
                     link,
                     shared=shared,
-                    dice=dice,
+                    dice=Dice(behaviour, topics.device),
                     registry=registry,
                     timers=self.timers,
                     later=self.network.later,

@@ -11,9 +11,11 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import Self
 
 import structlog
@@ -27,6 +29,7 @@ from cloud_sim.simulation.network import PACE
 from device_agent.model.target import Version
 from device_agent.wire.topics import DEFAULT_ROOT
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 EACH = 500
 """Devices that are worth a process of their own."""
 TELL_S = 0.2
@@ -75,6 +78,10 @@ class Told:
         )
 
 
+class Ended(Exception):  # noqa: N818 - it names what happened
+    """A process of a simulation is no more, or never came to be."""
+
+
 class Processes:
     """What `Fleet` is, in `count` processes."""
 
@@ -91,7 +98,7 @@ class Processes:
         storms: Sequence[Storm] = (),
         pace: float = PACE,
     ) -> None:
-        """Makes the devices. Raises `Misconfigured`."""
+        """Makes the devices. Raises `Misconfigured`, and `Ended`."""
         self.size = devices
         self.started_at = monotonic()
         self._stopping = False
@@ -102,7 +109,7 @@ class Processes:
         self._pipes: list[Connection] = []
         self._processes = []
         self._told: dict[Connection, Told] = {}
-        for number, (first, size) in enumerate(shares(devices, count)):
+        for number, (first, size) in enumerate(shares(devices, count), 1):
             share = Share(
                 broker,
                 fleet,
@@ -111,13 +118,13 @@ class Processes:
                 devices,
                 root,
                 prefix,
-                replace(behaviour, seed=behaviour.seed + number),
+                behaviour,
                 tuple(Storm(part_of(storm.devices, first, size, devices), storm.at_s) for storm in storms),
                 pace / count,
             )
             ours, theirs = context.Pipe()
-            process = context.Process(target=_carry, args=(theirs, share), name=f"share {number + 1}", daemon=True)
-            process.start()
+            process = context.Process(target=_carry, args=(theirs, share), name=f"share {number}", daemon=True)
+            _start_undisturbed(process)
             theirs.close()
             self._pipes.append(ours)
             self._processes.append(process)
@@ -193,7 +200,7 @@ class Processes:
         until = monotonic() + START_S
         self.run(lambda: len(self._told) == len(self._pipes) or monotonic() > until)
         if len(self._told) < len(self._pipes):
-            raise RuntimeError(f"{self.size} devices were not made within {START_S:g} s")
+            raise Ended(f"{self.size} devices were not made within {START_S:g} s")
 
     def _say(self, word: str) -> None:
         for pipe in self._pipes:
@@ -202,7 +209,7 @@ class Processes:
                 pipe.send(word)
 
     def _hear(self, at_most_s: float) -> None:
-        """Take what was told. Raises `Misconfigured` where a share cannot be made, `RuntimeError` where one broke."""
+        """Take what was told. Raises `Misconfigured` where a share cannot be made, `Ended` where one broke."""
         ready = wait(self._pipes, at_most_s)
         for pipe in [pipe for pipe in self._pipes if pipe in ready]:
             try:
@@ -210,7 +217,7 @@ class Processes:
             except EOFError:
                 self._pipes.remove(pipe)
                 if not self._stopping:
-                    raise RuntimeError("a process of the simulation has ended") from None
+                    raise Ended("a process of the simulation has ended, and its devices with it") from None
                 continue
             if isinstance(told, Exception):
                 raise told
@@ -233,10 +240,22 @@ def part_of(whole: int, first: int, size: int, devices: int) -> int:
     return whole * (first - 1 + size) // devices - whole * (first - 1) // devices
 
 
+def _start_undisturbed(process: BaseProcess) -> None:
+    """It has no ear for signals from its first moment on; those that come meanwhile reach this process afterwards."""
+    # multiprocessing starts one of its own with the first process, and then lifts the mask.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _carry(pipe: Connection, share: Share) -> None:
     """A process, from its beginning to its end."""
-    # Ctrl-C goes to all processes of a terminal: the first one says what is to be done.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C goes to all processes of a terminal, SIGTERM often to a group: the first one says what is to be done.
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL), cache_logger_on_first_use=True
     )

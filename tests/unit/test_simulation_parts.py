@@ -75,20 +75,33 @@ def test_session_numbers_are_above_those_of_an_earlier_device_of_that_name():
 
 
 def test_chance_is_the_same_again_for_the_same_seed():
-    def outcomes(seed: int) -> list[float | None]:
-        dice = Dice(Behaviour(failures={**FAILURES, CRASH: 0.5}, seed=seed))
+    def outcomes(seed: int, device: str = "d1") -> list[float | None]:
+        dice = Dice(Behaviour(failures={**FAILURES, CRASH: 0.5}, seed=seed), device)
         return [dice.crashes_after_s() for _ in range(50)]
 
     assert outcomes(1) == outcomes(1) != outcomes(2)
+    assert outcomes(1) != outcomes(1, "d2")
     assert {chance is None for chance in outcomes(1)} == {True, False}
 
 
+def test_chance_is_the_same_for_a_device_however_others_and_other_calls_come_between():
+    behaviour = Behaviour(failures={**FAILURES, CRASH: 0.5}, seed=5)
+    alone, among = Dice(behaviour, "d1"), Dice(behaviour, "d1")
+    expected = [alone.crashes_after_s() for _ in range(20)]
+    found = []
+    for _ in range(20):
+        among.takes_s(PULL)
+        found.append(among.crashes_after_s())
+    assert found == expected
+    assert 1 <= min(among.takes_s(PULL) for _ in range(50)) < max(among.takes_s(PULL) for _ in range(50)) < 3
+
+
 def test_what_is_never_to_fail_never_does():
-    dice = Dice(Behaviour())
+    dice = Dice(Behaviour(), "d1")
     for _ in range(100):
         dice.before_call(PULL, ("api:1",))
     with pytest.raises(EngineError, match="simulated"):
-        Dice(Behaviour(failures={**FAILURES, PULL: 1.0})).before_call(PULL, ("api:1",))
+        Dice(Behaviour(failures={**FAILURES, PULL: 1.0}), "d1").before_call(PULL, ("api:1",))
 
 
 def test_the_registry_has_every_image():
@@ -204,6 +217,7 @@ def test_more_devices_than_files_are_refused_with_what_to_do():
         (["--latency", "pull=soon"], "not a duration"),
         (["--storm", "500"], "500@30s"),
         (["--storm", "many@3s"], "500@30s"),
+        (["--for", "0s"], "takes a while"),
     ],
 )
 def test_options_that_cannot_be_meant(arguments: list[str], said: str):
