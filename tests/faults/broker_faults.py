@@ -5,9 +5,10 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from device_agent.core.brake import CALM_S
 from tests.broker import Peer
 from tests.eventually import eventually
 from tests.faults.bench import KEEPALIVE_S, Bench
@@ -204,6 +205,7 @@ def repeated(bench: Bench) -> None:
             peer.publish(bench.device.fleet_target, json.dumps(target).encode(), retain=target is targets[3])
     revision = targets[3]["revision"]
     eventually(lambda: bench.device.acks(verdict="applied", app=None, revision=revision), 30, "the newest is applied")
+    _refuses_as_stale(bench, targets[0])
     before = bench.device.identities()
     bench.client.publish(bench.device.fleet_target, json.dumps(targets[3]).encode())
     _wait(1)
@@ -221,13 +223,35 @@ def cleared(bench: Bench) -> None:
     bench.publish()
 
 
+def _refuses_as_stale(bench: Bench, target: Mapping[str, Any]) -> None:
+    """One that is good but for its age, alone: of a burst only the newest is judged."""
+    before = bench.device.identities()
+    _wait(2 * CALM_S)
+    refused = len(bench.device.acks(verdict="rejected", code="stale"))
+    bench.client.publish(bench.device.fleet_target, json.dumps(target).encode(), retain=False)
+    eventually(
+        lambda: len(bench.device.acks(verdict="rejected", code="stale")) > refused,
+        10,
+        f"forward: revision {target['revision']} is refused as stale",
+    )
+    assert bench.device.identities() == before, "forward: an older target was carried out"
+
+
 @fault("old target replayed, malformed and oversized ones sent", GROUP, fast=True)
 def nonsense(bench: Bench) -> None:
+    older, newer = bench.next_target(), bench.next_target()
+    bench.client.publish(bench.device.fleet_target, json.dumps(newer).encode())
+    revision = newer["revision"]
+    eventually(lambda: bench.device.acks(verdict="applied", app=None, revision=revision), 30, "the newer is applied")
+    _refuses_as_stale(bench, older)
     before = bench.device.identities()
+    refused = len(bench.device.acks(verdict="rejected"))
     for payload in (_old(bench), b"\xff\xfe{", b'{"schema": 1}', b"[" * 100_000, secrets.token_bytes(1_100_000)):
         bench.client.publish(bench.device.fleet_target, payload, retain=False)
-    eventually(lambda: len(bench.device.acks(verdict="rejected")) >= 5, 20, "truthful: each is refused")
+    eventually(lambda: len(bench.device.acks(verdict="rejected")) >= refused + 5, 20, "truthful: each is refused")
     assert bench.device.identities() == before, "fail-static: it touched something"
+    bench.client.publish(bench.device.fleet_target, json.dumps(newer).encode())
+    eventually(lambda: bench.device.cloud.next_version().revision > revision, 30, "the cloud has heard it")
     bench.publish()
 
 
