@@ -345,9 +345,11 @@ class Witness:
         assert self._peer
         self._peer.close()
 
-    def heard(self, kind: str) -> list[dict[str, Any]]:
+    def heard(self, *kinds: str) -> list[dict[str, Any]]:
+        """In the order in which they were heard."""
         assert self._peer
-        return [json.loads(heard.payload) for heard in self._peer.on(self._device.up(kind)) if heard.payload]
+        topics = {self._device.up(kind) for kind in kinds}
+        return [json.loads(heard.payload) for heard in self._peer.heard if heard.topic in topics and heard.payload]
 
     def bytes_heard(self) -> list[bytes]:
         assert self._peer

@@ -15,6 +15,7 @@
 """
 
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -72,9 +73,12 @@ def _forward(bench: Bench) -> None:
     assert numbers == sorted(numbers), f"forward: states in the order {numbers[-20:]}"
     had = [(have["epoch"], have["revision"]) for state in states if (have := state["have"]["fleet"])]
     assert had == sorted(had), f"forward: it had {had[-20:]}"
-    acks = [ack["seq"] for kind in ("ack",) for ack in bench.witness.heard(kind)]
-    firsts = list(dict.fromkeys(acks))
-    assert firsts == sorted(firsts), f"forward: acks in the order {acks[-20:]}"
+    bodies: dict[int, dict[str, Any]] = {}
+    for body in bench.witness.heard("ack", "event"):
+        first = bodies.setdefault(body["seq"], body)
+        assert body == first, f"forward: one number for two messages: {first} and {body}"
+    firsts = list(bodies)
+    assert firsts == sorted(firsts), f"forward: acks and events in the order {firsts[-20:]}"
 
 
 def _foreign(bench: Bench) -> None:
