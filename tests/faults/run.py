@@ -89,6 +89,8 @@ def _runs(wish: Wish, outcome: Outcome) -> None:
                 with Bench(host, engine) as bench, keeping_its_log(bench, outcome.fault.name):
                     while turn is not None:
                         if not _one(wish, outcome, bench, turn):
+                            if turn == 1:
+                                outcome.broken.append("nothing was injected: not even the first call was hit")
                             return
                         turn = next(turns, None)
                         if outcome.fault.fresh:
