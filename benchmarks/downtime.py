@@ -92,14 +92,16 @@ def by_engine() -> float:
     api = engine()
 
     def create(number: int) -> str:
-        host = api.create_host_config(restart_policy={"Name": "unless-stopped"}, init=True)
+        host = api.create_host_config(network_mode=run, restart_policy={"Name": "unless-stopped"}, init=True)
         environment = {"NUMBER": str(number)}
         made = api.create_container(IMAGE, HTTPD, host_config=host, labels={"bench": run}, environment=environment)
         return str(made["Id"])
 
-    old = create(1)
-    new = ""
+    # As the others: on a network of its own.
+    api.create_network(run, driver="bridge")
+    old = new = ""
     try:
+        old = create(1)
         api.start(old)
         with Client(f"bench={run}") as client:
             new = create(2)
@@ -111,6 +113,7 @@ def by_engine() -> float:
     finally:
         for container in filter(None, (old, new)):
             api.remove_container(container, force=True)
+        api.remove_network(run)
 
 
 def by_compose() -> float:
