@@ -208,7 +208,7 @@ def _gone(error: APIError) -> bool:
 
 def _left_behind(error: APIError) -> bool:
     """An engine that was killed in the middle of a start has left the task of it, and does not know it any more."""
-    return _says("task ")(error) and _says(": already exists")(error)
+    return sorted_error(error.status_code or 500, error.explanation or "").code == "start_left_behind"
 
 
 def _has_run(client: APIClient, container: str) -> bool:

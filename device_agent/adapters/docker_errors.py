@@ -88,7 +88,7 @@ _BY_MESSAGE: tuple[_Sort, ...] = (
     ),
     _sort(
         "start_left_behind",
-        _TEMPORARY,
+        _OUTSIDE,
         "the engine was killed in the middle of an earlier start of this container",
         "task [0-9a-f]{64}: already exists",
     ),

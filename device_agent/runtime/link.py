@@ -114,9 +114,10 @@ class Link:
             return self._last_session
 
     def _reserve(self) -> None:
-        """A process that could write none took those after the last reserved one, or after the time of day in seconds.
+        """Numbers for the next connections, above all that any process of this device has taken.
 
-        So the first that are reserved by another process leave room for both: no session goes back.
+        One that could write none took those after the last reserved one, or after the time of day in seconds: the first
+        that another process reserves leave room for both.
         """
         with self._lock:
             if len(self._free_sessions) >= _SESSIONS // 2:

@@ -131,7 +131,7 @@ def test_what_an_engine_killed_in_the_middle_of_a_start_left_is_made_anew(
     with pytest.raises(EngineError) as failed:
         engine.start(id_)
 
-    assert (failed.value.code, failed.value.kind) == ("start_left_behind", Kind.TEMPORARY)
+    assert (failed.value.code, failed.value.kind) == ("start_left_behind", Kind.OUTSIDE)
     assert sum(f"/containers/{id_}?" in asked and "force=True" in asked for asked in daemon.asked) == removed
 
 
