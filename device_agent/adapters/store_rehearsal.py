@@ -6,6 +6,8 @@ Of a folder that an agent has, no file but the lock is opened, and that is held 
 import fcntl
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +17,6 @@ from device_agent.adapters.sidecar import FLOOR, LAST_GOOD
 from device_agent.adapters.store import LOCK
 from device_agent.adapters.store_database import StoreLocked, disconnect, failed
 from device_agent.adapters.store_recovery import DATABASE, SUFFIXES, open_database
-from device_agent.model.errors import StoreBroken
 from device_agent.ports import Clock
 
 # With its log: what was not yet checkpointed is in there alone.
@@ -24,23 +25,28 @@ _COPIED = (*(DATABASE + suffix for suffix in SUFFIXES), FLOOR, LAST_GOOD)
 
 @dataclass(frozen=True, slots=True)
 class Rehearsed:
-    """`fresh`: there is no database to go on with. `migrates`: it is of an older agent.
+    """What a start has made of the copy.
 
+    `fresh`: there is no database to go on with. `migrates`: it is of an older agent.
     `recovered` is what the start tells of its recovery; None: nothing has to be recovered.
+    `hindrance`: why it would not get as far in the folder itself; None: it would.
     """
 
+    copy: Path
     fresh: bool
     migrates: bool
     recovered: str | None
+    hindrance: str | None
 
 
-def rehearse(directory: Path, clock: Clock) -> Rehearsed:
-    """Raises `StoreLocked` where an agent runs, `StoreBroken` and `OSError` where none could.
+@contextmanager
+def rehearsed(directory: Path, clock: Clock) -> Iterator[Rehearsed]:
+    """The copy is there for as long as the block, and whoever asks may open it.
 
+    Raises `StoreLocked` where an agent runs, `StoreBroken` and `OSError` where the folder cannot be read.
     `StoreFull`: there is no room for the copy.
     """
     _refuse_held(directory)
-    _refuse_read_only(directory)
     with TemporaryDirectory() as place:
         copy = Path(place)
         for name in _COPIED:
@@ -48,9 +54,9 @@ def rehearse(directory: Path, clock: Clock) -> Rehearsed:
         _refuse_held(directory)  # begun meanwhile: what was copied is from before and after
         opened = open_database(copy, clock)
         disconnect(opened.connection)
-    schema = opened.schema
-    older = schema is not None and schema < store_schema.SCHEMA_VERSION
-    return Rehearsed(fresh=schema is None, migrates=older, recovered=opened.recovered)
+        schema = opened.schema
+        older = schema is not None and schema < store_schema.SCHEMA_VERSION
+        yield Rehearsed(copy, schema is None, older, opened.recovered, _hindrance(directory))
 
 
 def _refuse_held(directory: Path) -> None:
@@ -66,13 +72,12 @@ def _refuse_held(directory: Path) -> None:
         os.close(descriptor)
 
 
-def _refuse_read_only(directory: Path) -> None:
+def _hindrance(directory: Path) -> str | None:
     """A start makes the folder where there is none, and files in it."""
     place = directory
     while not place.exists():
         place = place.parent
-    if not os.access(place, os.W_OK):
-        raise StoreBroken(f"{place} cannot be written")
+    return None if os.access(place, os.W_OK) else f"{place} cannot be written"
 
 
 def _copy(file: Path, copy: Path) -> None:

@@ -1,4 +1,4 @@
-"""The commands that people type. They ask the running agent; only when none runs they read the database themselves.
+"""The commands that people type. They ask the running agent; only when none runs they open the database themselves.
 
 Exit codes: 0 done, 1 failed, 2 usage or configuration.
 """
@@ -18,6 +18,7 @@ from device_agent import __version__
 from device_agent.adapters.clock import SystemClock
 from device_agent.adapters.control_socket import NoAgent, ask
 from device_agent.adapters.store import StoreLocked
+from device_agent.cli.finding import Health
 from device_agent.cli.settings import BadSetting, Settings, load, sources
 from device_agent.cli.show import history_lines, show_status
 from device_agent.model.errors import StoreBroken, StoreFull
@@ -78,6 +79,9 @@ def _ask(settings: Settings, verb: str, args: dict[str, Any] | None = None) -> A
         from device_agent.cli.offline import answer_offline  # noqa: PLC0415 - loads the whole agent
 
         answer = answer_offline(settings, verb, args or {})
+    if "note" in answer:
+        # Beside the answer, which may be JSON or a backup.
+        _say(answer["note"], 0)
     if answer["status"] == "ok":
         return answer["result"]
     error = answer["error"]
@@ -317,7 +321,7 @@ def config(as_json: Json = False) -> None:
 @app.command()
 def doctor(as_json: Json = False) -> None:
     """Look at what this device needs (engine, database, broker, disk, files, clock) and say what to do."""
-    from device_agent.cli.doctor import Health, examine  # noqa: PLC0415 - loads the whole agent
+    from device_agent.cli.doctor import examine  # noqa: PLC0415 - loads the whole agent
 
     findings = []
     for finding in examine(load()):

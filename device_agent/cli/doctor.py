@@ -5,11 +5,8 @@ would mend it is told what that comes to.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from pathlib import Path
-from tempfile import gettempdir
 from typing import Any
 
 import device_agent
@@ -18,7 +15,9 @@ from device_agent.adapters.control_socket import NoAgent, ask
 from device_agent.adapters.docker_engine import DockerEngine
 from device_agent.adapters.host import PsutilHost
 from device_agent.adapters.store import StoreLocked
-from device_agent.adapters.store_rehearsal import rehearse
+from device_agent.adapters.store_rehearsal import rehearsed
+from device_agent.cli import next_start
+from device_agent.cli.finding import Finding, Health
 from device_agent.cli.options import registry_auth, trusted_keys
 from device_agent.cli.settings import BadSetting, Settings, load_policy
 from device_agent.core.room import MIB
@@ -29,22 +28,6 @@ BROKER_S = 5.0
 """For TCP and TLS each."""
 OFF_S = timedelta(hours=1)
 """So much behind what was written before, a clock is wrong."""
-_PUBLISH_AGAIN = "publish the targets again where apps are not as published"
-
-
-class Health(StrEnum):
-    OK = "ok"
-    WARNING = "warning"
-    BROKEN = "broken"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    check: str
-    status: Health
-    seen: str
-    mend: str = ""
-    """What to do; empty when nothing is."""
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
@@ -85,33 +68,17 @@ def _database(settings: Settings, status: Mapping[str, Any] | None) -> Finding:
         return Finding("database", Health.OK, f"{settings.data_dir} is read and written")
     if store == "full":
         return Finding("database", Health.BROKEN, "the disk is full: nothing new is accepted", "free some space")
-    return Finding("database", Health.WARNING, store, _PUBLISH_AGAIN)
+    return Finding("database", Health.WARNING, store, next_start.PUBLISH_AGAIN)
 
 
 def _next_start(settings: Settings) -> Finding:
     """Where no agent runs: what one would make of the database."""
     folder = settings.data_dir
     try:
-        found = rehearse(folder, SystemClock())
-    except StoreLocked:
-        mend = "set DEVICE_AGENT_CONTROL_SOCKET as the running agent has it, or restart it"
-        return Finding("database", Health.BROKEN, f"another process has {folder}", mend)
-    except StoreFull as full:
-        seen = f"{folder} was not looked into: no room for a copy of it ({full})"
-        return Finding("database", Health.WARNING, seen, f"free some space in {gettempdir()}")
-    except (StoreBroken, OSError) as error:
-        mend = "mount a volume that can be read and written at DEVICE_AGENT_DATA_DIR"
-        return Finding("database", Health.BROKEN, f"{folder}: {error}", mend)
-    if found.recovered:
-        mend = f"put back what was there before, or start the agent and {_PUBLISH_AGAIN}"
-        return Finding(
-            "database", Health.WARNING, f"{folder}: the next start mends it, and would tell: {found.recovered}", mend
-        )
-    if found.fresh:
-        return Finding("database", Health.OK, f"{folder} has no database: the next start makes one")
-    if found.migrates:
-        return Finding("database", Health.OK, f"{folder} is of an older agent: the next start migrates it")
-    return Finding("database", Health.OK, f"{folder} is sound: the next start goes on with it")
+        with rehearsed(folder, SystemClock()) as found:
+            return next_start.told(folder, found)
+    except (StoreLocked, StoreFull, StoreBroken, OSError) as why:
+        return next_start.untried(folder, why)
 
 
 def _engine(settings: Settings) -> Finding:

@@ -14,7 +14,8 @@ from device_agent.adapters.clock import SystemClock
 from device_agent.adapters.store import open_store
 from device_agent.cli import doctor
 from device_agent.cli.commands import app
-from device_agent.cli.doctor import Finding, Health, clock, examine
+from device_agent.cli.doctor import clock, examine
+from device_agent.cli.finding import Finding, Health
 from device_agent.cli.settings import PREFIX, load
 from device_agent.model.host import Disk
 
