@@ -21,6 +21,7 @@ from device_agent.ports import Clock
 
 # With its log: what was not yet checkpointed is in there alone.
 _COPIED = (*(DATABASE + suffix for suffix in SUFFIXES), FLOOR, LAST_GOOD)
+_BLOCK = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +30,22 @@ class Rehearsed:
 
     `fresh`: there is no database to go on with. `migrates`: it is of an older agent.
     `recovered` is what the start tells of its recovery; None: nothing has to be recovered.
-    `hindrance`: why it would not get as far in the folder itself; None: it would.
+    `unwritable`: what has to be written and cannot be, so that it would not get as far there; None: nothing.
     """
 
     copy: Path
     fresh: bool
     migrates: bool
     recovered: str | None
-    hindrance: str | None
+    unwritable: Path | None
+    needs: int
+    """Bytes that it wrote more than there were."""
+    free: int
+    """Bytes that are free where it would write them. With fewer than it needs it ends (`StoreFull`)."""
+
+    @property
+    def finds_room(self) -> bool:
+        return self.needs <= self.free
 
 
 @contextmanager
@@ -52,11 +61,21 @@ def rehearsed(directory: Path, clock: Clock) -> Iterator[Rehearsed]:
         for name in _COPIED:
             _copy(directory / name, copy / name)
         _refuse_held(directory)  # begun meanwhile: what was copied is from before and after
+        copied = _taken(copy)
         opened = open_database(copy, clock)
+        needs = _taken(copy) - copied  # before it is closed: as long as it is used it has a log, too
         disconnect(opened.connection)
         schema = opened.schema
-        older = schema is not None and schema < store_schema.SCHEMA_VERSION
-        yield Rehearsed(copy, schema is None, older, opened.recovered, _hindrance(directory))
+        there = _existing(directory)
+        yield Rehearsed(
+            copy,
+            fresh=schema is None,
+            migrates=schema is not None and schema < store_schema.SCHEMA_VERSION,
+            recovered=opened.recovered,
+            unwritable=None if os.access(there, os.W_OK) else there,
+            needs=needs,
+            free=shutil.disk_usage(there).free,
+        )
 
 
 def _refuse_held(directory: Path) -> None:
@@ -72,12 +91,17 @@ def _refuse_held(directory: Path) -> None:
         os.close(descriptor)
 
 
-def _hindrance(directory: Path) -> str | None:
+def _existing(directory: Path) -> Path:
     """A start makes the folder where there is none, and files in it."""
     place = directory
     while not place.exists():
         place = place.parent
-    return None if os.access(place, os.W_OK) else f"{place} cannot be written"
+    return place
+
+
+def _taken(directory: Path) -> int:
+    """In blocks as most file systems have them: those of the copy's may be others."""
+    return sum(-(-file.stat().st_size // _BLOCK) * _BLOCK for file in directory.iterdir())
 
 
 def _copy(file: Path, copy: Path) -> None:

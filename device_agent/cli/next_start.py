@@ -15,8 +15,14 @@ MOUNT = "mount a volume that can be read and written at DEVICE_AGENT_DATA_DIR"
 
 def told(folder: Path, found: Rehearsed) -> Finding:
     """Of a start that could be tried."""
-    if found.hindrance:
-        return Finding(CHECK, Health.BROKEN, f"{found.hindrance}: no agent starts with it", MOUNT)
+    if found.unwritable:
+        return Finding(CHECK, Health.BROKEN, f"{found.unwritable} cannot be written: no agent starts with it", MOUNT)
+    if not found.finds_room:
+        needs, free = -(-found.needs // 1024), found.free // 1024
+        seen = (
+            f"{folder}: the disk is full: the next start needs {needs} KiB, {free} are free, and without them it ends"
+        )
+        return Finding(CHECK, Health.BROKEN, seen, "free some space; what runs runs on without an agent")
     if found.recovered:
         seen = f"{folder}: the next start mends it, and would tell: {found.recovered}"
         return Finding(

@@ -5,6 +5,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import pytest
@@ -321,6 +323,24 @@ def test_the_note_is_told_beside_the_answer(folder: Path, settings: Settings, tm
     assert json.loads(ended.stdout)["have"]["fleet"]["revision"] == 42
     assert ended.stderr.startswith(f"device-agent: no agent answers at {settings.control_socket}")
     assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("prepare", [shutil.rmtree, damaged], ids=["missing", "damaged"])
+def test_without_room_for_a_new_database_no_start_is_promised(
+    folder: Path,
+    looked: Callable[[], Finding],
+    answered: Callable[..., dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    prepare: Callable[[Path], object],
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2000))
+    assert looked().status == "ok"  # as it is, a start writes nothing
+    prepare(folder)
+    finding = looked()
+    assert finding.status == "broken"
+    assert re.search(r"the disk is full: the next start needs \d+ KiB, 1 are free", finding.seen)
+    assert "free some space" in finding.mend
+    assert answered("status")["result"]["store"]["status"] == finding.seen
 
 
 @pytest.mark.parametrize("missing", [False, True])

@@ -17,6 +17,7 @@ from device_agent.adapters import sidecar
 from device_agent.adapters.sidecar import Kept
 from device_agent.adapters.store import SqliteStore, open_store
 from device_agent.adapters.store_database import raw
+from device_agent.adapters.store_rehearsal import rehearsed
 from device_agent.model.errors import StoreBroken, StoreFull
 from device_agent.model.memory import AcceptedTarget, AppRecord, Attempt, Floor, Order
 from device_agent.model.target import Target, Version
@@ -293,6 +294,31 @@ def test_a_disk_that_is_full_at_boot_still_gives_the_last_target(tmp_path: Path)
             assert revision(store) == 44
         finally:
             store.close()
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_start_finds_as_much_room_as_its_rehearsal_says_that_it_needs(tmp_path: Path, *, damaged: bool) -> None:
+    with small_disk(tmp_path / "disk") as fill:
+        folder, filler = tmp_path / "disk" / "data", tmp_path / "disk" / "filler"
+        if damaged:
+            store = open_store(folder, At())
+            put(store, accepted(42))
+            store.close()
+            (folder / "database.sqlite").write_bytes(b"damaged" * 1000)
+        fill()
+        with rehearsed(folder, At()) as found:
+            assert not found.finds_room
+        os.truncate(filler, filler.stat().st_size - found.needs + 4096)
+        with rehearsed(folder, At()) as short:
+            assert not short.finds_room
+        with pytest.raises(StoreFull):
+            open_store(folder, At())
+        os.truncate(filler, 0)
+        fill()
+        os.truncate(filler, filler.stat().st_size - found.needs)
+        with rehearsed(folder, At()) as enough:
+            assert enough.finds_room
+        open_store(folder, At()).close()
 
 
 def test_a_lost_database_on_a_full_disk_says_so(tmp_path: Path) -> None:
