@@ -150,6 +150,7 @@ class Agent:
         """Load, begin to reconcile from what is stored, and only then think of the network."""
         memory = self.store.load()
         self.remember(memory)
+        self.reconciler.retries.await_anew()
         self.commands.remember(memory.commands)
         self.tick()
         self.link.start()

@@ -1,13 +1,13 @@
 """What has failed and is tried again: how often, with what error, and when next. It survives a restart of the agent."""
 
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import structlog
 
 from device_agent.core.backoff import CAP_S, Attempts, due
-from device_agent.model.errors import EngineError
+from device_agent.model.errors import EngineError, Kind
 from device_agent.model.memory import Attempt
 from device_agent.ports import Clock
 from device_agent.runtime.execute import delay_s
@@ -43,7 +43,7 @@ class Retries:
         attempt = Attempt(app, subject, spec, count, error.code, error.message, next_at, now)
         self.rows[app, subject] = attempt
         if before is None or (before.spec, before.code) != (spec, error.code) or before.count < ALIKE:
-            # What cannot be done would otherwise be written for ever. After a restart it is tried at once.
+            # What cannot be done would otherwise be written for ever. After a restart it is awaited anew.
             self.keep(attempt)
         log.warning(
             "attempt",
@@ -54,6 +54,18 @@ class Retries:
             attempt=count,
             next_try_at=next_at.isoformat(timespec="milliseconds"),
         )
+
+    def await_anew(self) -> None:
+        """After a start: of what is not written any more, the time that is stored is one of long ago.
+
+        A random one as after any failure, and not the cap: an agent that is started again and again tries it no more
+        often for that, and does try it.
+        """
+        now = self.clock.now()
+        for key, row in self.rows.items():
+            if row.count >= ALIKE and due(row, now):
+                wait_s = delay_s(row.count, Kind.OUTSIDE)  # from so many on it is the same for every kind
+                self.rows[key] = replace(row, next_at=now + timedelta(seconds=wait_s))
 
     def drop(self, keys: Collection[tuple[str, str]]) -> None:
         """These (app, subject) are over, or are not to wait any longer."""
