@@ -3,9 +3,7 @@
 An unknown setting is an error: it is a typing mistake. Secrets are files, never values.
 """
 
-import difflib
 import os
-import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -188,19 +186,28 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
 
 
 def _file(path: Path) -> dict[str, Any]:
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadSetting(f"{PREFIX}CONFIG_FILE: {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise BadSetting(f"{PREFIX}CONFIG_FILE: {path}: {error}") from None
+    values = _toml(path, f"{PREFIX}CONFIG_FILE: {path}")
     for name in values:
         if name not in Settings.model_fields:
             raise BadSetting(f"{path}: {name} is not a setting{_guess(name, set(Settings.model_fields))}")
     return values
 
 
+def _toml(path: Path, where: str) -> dict[str, Any]:
+    """What a file holds. Raises `BadSetting` that begins with `where`."""
+    import tomllib  # noqa: PLC0415 - most agents are set up by their environment
+
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadSetting(f"{where}: {error.strerror}") from None
+    except ValueError as error:
+        raise BadSetting(f"{where}: {error}") from None
+
+
 def _guess(name: str, known: set[str]) -> str:
+    import difflib  # noqa: PLC0415 - for mistakes only
+
     near = difflib.get_close_matches(name, known, 1)
     return f": did you mean {near[0]}?" if near else ""
 
@@ -238,12 +245,7 @@ def load_policy(path: Path | None) -> Policy:
     if path is None:
         return Policy()
     where = f"{PREFIX}POLICY_FILE: {path}"
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadSetting(f"{where}: {error.strerror}") from None
-    except ValueError as error:
-        raise BadSetting(f"{where}: {error}") from None
+    values = _toml(path, where)
     for name, value in values.items():
         if name not in RULES:
             raise BadSetting(f"{where}: {name} is not of a policy{_guess(name, set(RULES))}")

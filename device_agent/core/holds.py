@@ -10,8 +10,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from cronsim import CronSim
-
 from device_agent.core.matching import match_services
 from device_agent.core.wanted import WantedApp
 from device_agent.model.compose import Window
@@ -118,6 +116,8 @@ def next_opening(windows: Iterable[Window], now: datetime) -> datetime | None:
 
 
 def _opening(window: Window, now: datetime) -> datetime | None:
+    from cronsim import CronSim  # noqa: PLC0415 - only who has a window needs it
+
     since = now - timedelta(microseconds=window.duration / 1000)
     # Of a window that is still open, or the next one.
     begin = next(CronSim(window.cron, since.astimezone(ZoneInfo(window.timezone))), None)

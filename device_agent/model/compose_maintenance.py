@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from cronsim import CronSim, CronSimError
-
 from device_agent.model import compose_units as units
 from device_agent.model.compose import Window
 from device_agent.model.compose_units import NotValid
@@ -16,6 +14,8 @@ _SOME_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def _cron(value: Json) -> str:
+    from cronsim import CronSim, CronSimError  # noqa: PLC0415 - only who has a window needs it
+
     text = units.text(value)
     try:
         next(CronSim(text, _SOME_TIME))

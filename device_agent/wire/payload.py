@@ -12,8 +12,6 @@ import zlib
 from dataclasses import dataclass
 from typing import Any
 
-import zstandard
-
 from device_agent.model.errors import Refused
 from device_agent.model.target import Json
 
@@ -94,6 +92,8 @@ def _gunzip(payload: bytes, limit: int) -> bytes:
 
 
 def _unzstd(payload: bytes, limit: int) -> bytes:
+    import zstandard  # noqa: PLC0415 - most clouds never compress that way
+
     try:
         if zstandard.get_frame_parameters(payload).window_size > max(limit, _WINDOW):
             raise _inflated_too_large(limit)

@@ -12,20 +12,42 @@ from device_agent.adapters.docker_engine import DockerEngine
 from device_agent.model.errors import EngineAway
 from device_agent.model.observed import Observed
 
-LATER = "alembic cryptography docker paho requests rich sqlalchemy.orm tenacity typer urllib3 device_agent.core.explain"
+LATER = (
+    "alembic cronsim cryptography difflib docker paho requests rich sqlalchemy.orm tenacity tomllib typer urllib3"
+    " zstandard device_agent.core.explain"
+)
 LOADED = f"""
 import sys
-sys.modules["rich"] = None
+from device_agent.__main__ import leave_out
+leave_out()
 from device_agent.cli import run, serve
 print(sorted(name for name in {LATER.split()} if sys.modules.get(name)))
+"""
+WITHOUT_GUESSING = """
+import io, sys
+from device_agent.__main__ import leave_out
+leave_out()
+from device_agent.adapters import docker_actions
+import requests
+answer = requests.Response()
+answer.raw = io.BytesIO("é".encode())
+print(sys.modules["charset_normalizer"], answer.text == "é")
 """
 
 
 def test_what_the_first_pass_does_not_need_is_loaded_by_whoever_needs_it_first() -> None:
+    assert _said(LOADED) == "[]\n"
+
+
+def test_requests_does_without_its_guesses_at_an_encoding_and_without_a_warning() -> None:
+    assert _said(WITHOUT_GUESSING) == "None True\n"
+
+
+def _said(program: str) -> str:
     root = str(Path(__file__).parents[2])
+    command = [sys.executable, "-W", "error", "-c", program]
     environment = os.environ | {"PYTHONPATH": root}
-    command = [sys.executable, "-c", LOADED]
-    assert subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout == "[]\n"
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
 
 
 def test_the_first_look_begins_before_anybody_asks_and_is_taken_once(monkeypatch: pytest.MonkeyPatch) -> None:
