@@ -137,8 +137,9 @@ def agent(port: int, **settings: str) -> Iterator[Agent]:
         running = Agent(start(fleet, port, Path(folder), settings), fleet, port, client)
         client.on_message = lambda _c, _d, message: running.states.put((time.monotonic(), json.loads(message.payload)))
         try:
+            # At each connection: the broker's port may be open before the broker is there to answer.
+            client.on_connect = lambda *_: client.subscribe(f"fleet/v1/{fleet}/up/bench/state", qos=1)
             connect(client, port)
-            client.subscribe(f"fleet/v1/{fleet}/up/bench/state", qos=1)
             client.loop_start()
             running.states.get(timeout=30)
             # What comes within 2 s of a connection waits for the other scope: that is not what is measured.
