@@ -201,6 +201,11 @@ class Peer:
         self.client.subscribe(topic, qos=1)
         assert self._subscribed.wait(READY_S), f"no SUBACK for {topic}"
 
+    def subscribe_always(self, topic: str) -> None:
+        """Also at each connection from now on."""
+        self.client.on_connect = lambda client, *_: client.subscribe(topic, qos=1)
+        self.subscribe(topic)
+
     def publish(
         self, topic: str, payload: bytes, *, retain: bool = False, properties: Properties | None = None
     ) -> None:

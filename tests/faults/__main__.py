@@ -64,7 +64,7 @@ def main() -> int:
         # What devices print at their end is for pytest; here it is in the files that `run` keeps.
         with contextlib.redirect_stdout(io.StringIO()):
             if options.soak:
-                outcomes = soak(wish, chosen, options.soak, console.print)
+                soak(wish, chosen, options.soak, console.print, finished)
             else:
 
                 def told(done: Outcome) -> None:
@@ -72,17 +72,18 @@ def main() -> int:
                     finished.append(done)
                     _write(options, finished)  # a run that is stopped has told what it found
 
-                outcomes = carry_out(wish, chosen, options.hands, told)
+                carry_out(wish, chosen, options.hands, told)
     except KeyboardInterrupt:
         console.print("interrupted: this is what had come to its end")
-        interrupted, outcomes = True, finished
+        interrupted = True
     finally:
         host.close()
-    Console(width=None if sys.stdout.isatty() else 180).print(table(outcomes))
-    _write(options, outcomes)
+    finished.sort(key=lambda outcome: chosen.index(outcome.fault))
+    Console(width=None if sys.stdout.isatty() else 180).print(table(finished))
+    _write(options, finished)
     if interrupted:
         return INTERRUPTED
-    return 1 if any(each.broken for each in outcomes) else 0
+    return 1 if any(each.broken for each in finished) else 0
 
 
 def _count(text: str) -> int:

@@ -10,15 +10,18 @@ import psutil
 
 from tests.eventually import eventually
 from tests.faults.bench import Bench
-from tests.faults.fault import fault
+from tests.faults.fault import GAP_S, fault
 from tests.faults.raising import CALLBACKS
 from tests.faults.raising import __name__ as raising_program
 from tests.faults.system import injecting
 
 GROUP = "agent"
+FROZEN_S = 10.0
 MOST_CALLS = 4
 OFTEN_CALLED = ("on_message", "on_publish", "deliver")
 """The others are called once a connection."""
+WATCHDOG_S = 120.0
+"""What stands still for so long is ended."""
 SYSTEM_CALLS = ("sendto", "recvfrom", "connect", "pwrite64", "fdatasync", "rename", "write")
 
 
@@ -58,15 +61,15 @@ def killed_offline(bench: Bench) -> None:
     bench.wire.plug()
 
 
-@fault("frozen for longer than the broker waits", GROUP)
+@fault("frozen for longer than the broker waits", GROUP, gap_s=GAP_S + FROZEN_S)
 def frozen(bench: Bench) -> None:
     bench.publish()
     bench.somewhere()
     with bench.device.frozen():
-        threading.Event().wait(10)
+        threading.Event().wait(FROZEN_S)
 
 
-@fault("no descriptor left for a while", GROUP)
+@fault("no descriptor left for a while", GROUP, ends=1)
 def without_descriptors(bench: Bench) -> None:
     process = psutil.Process(bench.pid)
     soft, hard = process.rlimit(psutil.RLIMIT_NOFILE)
@@ -77,7 +80,7 @@ def without_descriptors(bench: Bench) -> None:
         resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@fault("no memory left for a while", GROUP, within_s=180)
+@fault("no memory left for a while", GROUP, within_s=180, ends=2, gap_s=GAP_S + WATCHDOG_S)
 def without_memory(bench: Bench) -> None:
     """Whatever asks for more fails: it goes on, or ends and is started again, in two minutes where it hangs."""
     process = psutil.Process(bench.pid)
@@ -90,7 +93,7 @@ def without_memory(bench: Bench) -> None:
 
 
 def _raises(callback: str) -> None:
-    @fault(f"an exception in {callback}", GROUP, within_s=60)
+    @fault(f"an exception in {callback}", GROUP, within_s=60, ends=1)
     def raising(bench: Bench) -> None:
         bench.kill()
         at = bench.random.randint(1, MOST_CALLS if callback in OFTEN_CALLED else 1)
@@ -107,15 +110,13 @@ for _callback in CALLBACKS:
 
 
 def _killed_at(call: str) -> None:
-    @fault(f"kill -9 at the n-th {call} of an apply", GROUP, sweep=True)
+    @fault(f"kill -9 at the n-th {call} of an apply", GROUP, sweep=True, ends=1)
     def at_system_call(bench: Bench) -> bool:
         with injecting(bench.pid, call, f"signal=KILL:when={bench.turn}"):
             bench.publish()
-            eventually(lambda: not bench.alive or bench.has_converged(), 30, "a kill, or the end of the apply")
-        hit = bench.device.process is not None and bench.device.process.poll() == -signal.SIGKILL
-        if hit:
-            bench.restart()
-        return hit
+            eventually(lambda: bench.has_converged() or bench.exits, 30, "a kill, or the end of the apply")
+        bench.keep_alive()
+        return -signal.SIGKILL in bench.exits
 
 
 for _call in SYSTEM_CALLS:

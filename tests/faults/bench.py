@@ -54,6 +54,8 @@ class Bench:
         self.host = host
         self.exits: list[int] = []
         """How the agent has ended by itself in this run."""
+        self._logged = 0
+        """Characters of the agent's log before this run."""
         self.number = 0
         self.published: Published | None = None
         self.apps: dict[str, Any] = {}
@@ -126,6 +128,11 @@ class Bench:
         self.lossy = False
         self.known_gaps = self.device.cloud.gaps(self.device.id)
         self.exits.clear()
+        self._logged = len(self.device.log())
+
+    def log(self) -> str:
+        """What the agent has logged in this run."""
+        return self.device.log()[self._logged :]
 
     @staticmethod
     def now() -> float:
@@ -338,7 +345,8 @@ class Witness:
 
     def __enter__(self) -> Self:
         self._peer = Peer(self._broker, client_id=f"witness-{secrets.token_hex(4)}")
-        self._peer.subscribe(f"fleet/v1/{self._device.fleet}/up/#")
+        # Its session ends with a broker that is killed.
+        self._peer.subscribe_always(f"fleet/v1/{self._device.fleet}/up/#")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -349,7 +357,8 @@ class Witness:
         """In the order in which they were heard."""
         assert self._peer
         topics = {self._device.up(kind) for kind in kinds}
-        return [json.loads(heard.payload) for heard in self._peer.heard if heard.topic in topics and heard.payload]
+        said = [heard for heard in self._peer.heard if heard.topic in topics and heard.payload and not heard.retain]
+        return [json.loads(heard.payload) for heard in said]
 
     def bytes_heard(self) -> list[bytes]:
         assert self._peer

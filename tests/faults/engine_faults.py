@@ -4,10 +4,11 @@ import threading
 
 from tests.eventually import eventually
 from tests.faults.bench import Bench
-from tests.faults.fault import fault
+from tests.faults.fault import GAP_S, fault
 from tests.faults.wire import Rule
 
 GROUP = "engine"
+HANGS_S = 20.0
 CHANGES = ("/create", "/start", "/stop", "/connect", "DELETE /")
 
 
@@ -71,18 +72,18 @@ for _part in (part for part in CHANGES if part != "/connect"):
     _fails_once(_part, 409)
 
 
-@fault("a start that hangs for 20 s", GROUP, within_s=60)
+@fault("a start that hangs for 20 s", GROUP, within_s=60, gap_s=GAP_S + HANGS_S)
 def start_hangs(bench: Bench) -> None:
     with bench.engine.failing(Rule("/start", times=1)):
         bench.publish()
-        threading.Event().wait(20)
+        threading.Event().wait(HANGS_S)
 
 
 @fault("a removal that hangs for 20 s", GROUP, within_s=60)
 def removal_hangs(bench: Bench) -> None:
     with bench.engine.failing(Rule("DELETE /", times=1)):
         bench.publish()
-        threading.Event().wait(20)
+        threading.Event().wait(HANGS_S)
 
 
 @fault("a removal said to be under way already, for 5 s", GROUP, within_s=45)
@@ -104,7 +105,7 @@ def version_refused(bench: Bench) -> None:
 def list_hangs(bench: Bench) -> None:
     with bench.engine.failing(Rule("containers/json", times=1)):
         bench.publish()
-        threading.Event().wait(20)
+        threading.Event().wait(HANGS_S)
 
 
 @fault("event stream cut, and refused for 3 s", GROUP)

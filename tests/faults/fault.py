@@ -11,6 +11,8 @@ from typing import TypeAlias
 from tests.faults.bench import Bench
 
 Injection: TypeAlias = Callable[[Bench], bool | None]
+GAP_S = 15.0
+"""A stop may take the 10 s that a container is given, and an agent that is started anew a few more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,10 @@ class Fault:
     """It stops the engine: it needs one of its own."""
     engine_disk: str
     """The size of the disk of that engine of its own; empty: whatever there is."""
+    ends: int
+    """How often the agent may end by itself: what it cannot go on with has happened. If ever, it may log exceptions."""
+    gap_s: float
+    """For how long at most no `api` may run."""
 
 
 FAULTS: dict[str, Fault] = {}
@@ -47,13 +53,15 @@ def fault(
     sweep: bool = False,
     own_engine: bool = False,
     engine_disk: str = "",
+    ends: int = 0,
+    gap_s: float = GAP_S,
 ) -> Callable[[Injection], Injection]:
     """Register an injection under its name."""
 
     def register(inject: Injection) -> Injection:
         if name in FAULTS:
             raise ValueError(f"two faults are named {name}")
-        FAULTS[name] = Fault(name, group, inject, fast, within_s, fresh, sweep, own_engine, engine_disk)
+        FAULTS[name] = Fault(name, group, inject, fast, within_s, fresh, sweep, own_engine, engine_disk, ends, gap_s)
         return inject
 
     return register

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+import docker.errors
+
 from tests.eventually import eventually
 from tests.faults.bench import Bench
 from tests.faults.fault import fault
@@ -13,7 +15,7 @@ NOTICED_S = 30.0
 
 
 def _disconnect(bench: Bench, container: str) -> None:
-    for name in bench.host.inspect(container)["NetworkSettings"]["Networks"]:  # type: ignore[index]
+    for name in bench.host.api.inspect_container(container)["NetworkSettings"]["Networks"]:
         bench.host.api.disconnect_container_from_network(container, name, force=True)
     eventually(lambda: _is_whole(bench, container), NOTICED_S, "it is connected again")
 
@@ -33,7 +35,7 @@ def _rename(bench: Bench, container: str) -> None:
 
 
 DEEDS: dict[str, Callable[[Bench, str], Any]] = {
-    "docker rm -f": lambda bench, container: bench.host.remove(container),
+    "docker rm -f": lambda bench, container: bench.host.api.remove_container(container, force=True, v=True),
     "docker stop": lambda bench, container: bench.host.api.stop(container, timeout=1),
     "docker kill": lambda bench, container: bench.host.api.kill(container),
     "docker restart": lambda bench, container: bench.host.api.restart(container, timeout=1),
@@ -56,9 +58,18 @@ def _done(deed: str, act: Callable[[Bench, str], Any]) -> None:
 
 
 def _to_a_victim(bench: Bench, act: Callable[[Bench, str], Any]) -> None:
+    eventually(lambda: _comes_through(bench, act), 10, "the operator's command comes through")
+
+
+def _comes_through(bench: Bench, act: Callable[[Bench, str], Any]) -> bool:
+    """In the middle of an apply there may be no container at this moment, or one that is about to go."""
     victims = bench.victims()
-    if victims:
-        bench.tolerating_absence(lambda: act(bench, bench.random.choice(victims)))
+    try:
+        if victims:
+            act(bench, bench.random.choice(victims))
+    except docker.errors.APIError:
+        return False
+    return bool(victims)
 
 
 for _deed, _act in DEEDS.items():

@@ -6,11 +6,11 @@
  4 one of each    no second container, no orphan, no network that nobody wants
  5 foreign        what is not the agent's is as it was
  6 untouched      what the release leaves as it was has its id and its start time
- 7 fail-static    what ran before ran until what replaces it could
+ 7 fail-static    what ran before ran until what replaces it could, and the gap is no longer than the fault may make it
  8 bounded        memory, descriptors, threads and the data folder
  9 sane store     the database is sound, and its outbox empties
 10 truthful       the retained state is what the engine shows
-11 live           the agent has ended only when it was made to, and never with 0
+11 live           the agent has ended only when it was made to, or when the fault leaves it nothing else
 12 silent         no listening socket, no byte written at rest, no secret where it is not meant to be
 """
 
@@ -29,12 +29,14 @@ MOST_FILES = 80
 MOST_THREADS = 40
 MOST_DATA_MIB = 8
 REST_S = 3.0
+RAISED = "Traceback (most recent call last)"
 
 
-def examine(bench: Bench, *, same_processes: bool = True) -> float:
-    """Seconds for which no `api` ran in this run. Raises AssertionError that names the invariant.
+def examine(bench: Bench, *, ends: int, gap_s: float, same_processes: bool = True) -> float:
+    """Seconds for which no `api` ran in this run, at most `gap_s`. Raises AssertionError that names the invariant.
 
-    The device has converged. `same_processes` False: the engine itself stopped all containers; the same ones run again.
+    The device has converged. It may have ended by itself `ends` times. `same_processes` False: the engine itself
+    stopped all containers; the same ones run again.
     """
     assert bench.published
     kept = {"web/db": bench.kept} if same_processes and all(bench.kept) else None
@@ -45,9 +47,12 @@ def examine(bench: Bench, *, same_processes: bool = True) -> float:
     if not same_processes:
         assert now[0] == bench.kept[0], "untouched: web/db was made anew"
     bench.kept = now
-    for check in (_forward, _foreign, _bounded, _live, _silent):
+    for check in (_forward, _foreign, _bounded, _silent):
         check(bench)
-    return _longest_gap_s(bench)
+    _live(bench, ends)
+    gap = _longest_gap_s(bench)
+    assert gap <= gap_s, f"fail-static: for {gap:.1f} s no api ran"
+    return gap
 
 
 def _longest_gap_s(bench: Bench) -> float:
@@ -97,8 +102,11 @@ def _bounded(bench: Bench) -> None:
     assert size <= MOST_DATA_MIB, f"bounded: {size:.1f} MiB in the data folder"
 
 
-def _live(bench: Bench) -> None:
+def _live(bench: Bench, ends: int) -> None:
+    log = bench.log()
     assert 0 not in bench.exits, f"live: it ended with 0 by itself: {bench.exits}"
+    assert len(bench.exits) <= ends, f"live: it ended by itself, with {bench.exits}\n{log[-3000:]}"
+    assert ends or RAISED not in log, f"live: an exception that nobody expects\n{log[log.index(RAISED) :][:3000]}"
 
 
 def _silent(bench: Bench) -> None:

@@ -14,6 +14,8 @@ from tests.signing import ALICE, trust
 GROUP = "release"
 CRASHES = ["sh", "-c", "exit 3"]
 ROLLED_BACK_S = 45.0
+BAD_S = 45.0
+"""What is bad does not run, until it is given up."""
 RELEASES = 10
 FUZZED = 200
 UNHEALTHY = {"test": ["CMD", "false"], "interval": "1s", "retries": 1, "timeout": "1s"}
@@ -38,13 +40,13 @@ def _bad(bench: Bench, *, on_failure: str, **keys: Any) -> None:
 
 
 def _fails(name: str, code: str, **keys: Any) -> None:
-    @fault(f"a release that {name}, and then a good one", GROUP, within_s=60)
+    @fault(f"a release that {name}, and then a good one", GROUP, within_s=60, gap_s=BAD_S)
     def retried(bench: Bench) -> None:
         _bad(bench, on_failure="retry", **keys)
         bench.failed(code)
         bench.publish()
 
-    @fault(f"a release that {name}, rolled back, and then a good one", GROUP)
+    @fault(f"a release that {name}, rolled back, and then a good one", GROUP, gap_s=BAD_S)
     def rolled_back(bench: Bench) -> None:
         before = bench.device.container("web/api")["Config"]
         _bad(bench, on_failure="rollback", **keys)
@@ -66,7 +68,7 @@ _fails("turns unhealthy", "unhealthy", healthcheck=UNHEALTHY)
 _fails("has no such program", "bad_command", command=["/no/such/program"], init=False)
 
 
-@fault("kill -9 while a release is rolled back", GROUP)
+@fault("kill -9 while a release is rolled back", GROUP, gap_s=BAD_S)
 def killed_in_rollback(bench: Bench) -> None:
     _bad(bench, on_failure="rollback", command=CRASHES)
     eventually(bench.begun, 20, "it is accepted")

@@ -119,11 +119,13 @@ def _one(wish: Wish, outcome: Outcome, bench: Bench, turn: int) -> bool:
     seed = f"{wish.seed}/{fault.name}/{turn}"
     bench.begin(seed, turn)
     hit = fault.inject(bench)
-    same = not fault.own_engine
+    within_s, gap_s = fault.within_s, fault.gap_s
     if wish.seconds:
-        random.Random(seed).choice(list(wish.seconds)).inject(bench)
-    took = bench.converge(fault.within_s + (30 if wish.seconds else 0))
-    outcome.gaps_s.append(examine(bench, same_processes=same))
+        second = random.Random(seed).choice(list(wish.seconds))
+        second.inject(bench)
+        within_s, gap_s = within_s + 30, gap_s + second.gap_s
+    took = bench.converge(within_s)
+    outcome.gaps_s.append(examine(bench, ends=fault.ends, gap_s=gap_s, same_processes=not fault.own_engine))
     outcome.took_s.append(took)
     return hit is not False
 

@@ -21,20 +21,25 @@ MOST_BESIDE = 5
 STARTED = '"event": "starting"'
 
 
-def soak(wish: Wish, faults: Sequence[Fault], seconds: float, told: Callable[[str], None]) -> list[Outcome]:
-    """One outcome a fault. Those that spoil a bench or need an engine of their own are left out.
+def soak(
+    wish: Wish, faults: Sequence[Fault], seconds: float, told: Callable[[str], None], finished: list[Outcome]
+) -> None:
+    """One outcome a fault, in `finished` from its first run on. Those that spoil a bench or need an engine of their own
+    are left out.
 
     What breaks an invariant is noted, and the soak goes on with another device.
     """
-    return _Soak(wish, [each for each in faults if not (each.fresh or each.sweep or each.own_engine)], told).run(
-        seconds
-    )
+    mild = [each for each in faults if not (each.fresh or each.sweep or each.own_engine)]
+    _Soak(wish, mild, told, finished).run(seconds)
 
 
 class _Soak:
-    def __init__(self, wish: Wish, faults: Sequence[Fault], told: Callable[[str], None]) -> None:
+    def __init__(
+        self, wish: Wish, faults: Sequence[Fault], told: Callable[[str], None], finished: list[Outcome]
+    ) -> None:
         self._wish = wish
         self._told = told
+        self._finished = finished
         self._outcomes = [Outcome(each) for each in faults]
         self._random = random.Random(wish.seed)
         self._until = 0.0
@@ -45,7 +50,7 @@ class _Soak:
         self._files: list[int] = []
         self._data_kib: list[float] = []
 
-    def run(self, seconds: float) -> list[Outcome]:
+    def run(self, seconds: float) -> None:
         self._until = time.monotonic() + seconds
         while time.monotonic() < self._until:
             try:
@@ -54,7 +59,6 @@ class _Soak:
             except Exception as error:  # noqa: BLE001 - it is noted; another device may do better
                 self._told(f"  another device, after {type(error).__name__}: {str(error)[:300]}")
         self._told(self._tally())
-        return [outcome for outcome in self._outcomes if outcome.runs]
 
     def _one_device(self, bench: Bench) -> None:
         """Until the time is over; what breaks is noted, and raised."""
@@ -76,6 +80,9 @@ class _Soak:
                     outcome.broken.append(f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})")
                     self._told(f"  {self._turn:4} BROKEN {name}")
                     raise
+                finally:
+                    if outcome.runs and outcome not in self._finished:
+                        self._finished.append(outcome)
                 self._told(f"  {self._turn:4} {outcome.took_s[-1]:5.1f} s  {rss:4.0f} MiB  {name}")
         finally:
             self._targets += bench.number
@@ -90,7 +97,7 @@ class _Soak:
             bench.converge(60)
         outcome.fault.inject(bench)
         outcome.took_s.append(bench.converge(outcome.fault.within_s + 15))
-        outcome.gaps_s.append(examine(bench))
+        outcome.gaps_s.append(examine(bench, ends=outcome.fault.ends, gap_s=outcome.fault.gap_s))
 
     def _measure(self, bench: Bench) -> float:
         process = psutil.Process(bench.pid)

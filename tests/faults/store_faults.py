@@ -28,12 +28,12 @@ def _stopped(bench: Bench) -> None:
     assert bench.device.stop() == 0
 
 
-@fault("fsync fails once", GROUP)
+@fault("fsync fails once", GROUP, ends=1)
 def fsync_fails(bench: Bench) -> None:
     _failing(bench, "fdatasync,fsync", "error=EIO:when=1")
 
 
-@fault("fsync fails from now on", GROUP)
+@fault("fsync fails from now on", GROUP, ends=1)
 def fsync_keeps_failing(bench: Bench) -> None:
     _failing(bench, "fdatasync,fsync", "error=EIO:when=1+")
 
@@ -47,7 +47,7 @@ def _failing(bench: Bench, calls: str, what: str) -> None:
         assert not bench.device.acks(verdict="accepted", revision=published.revision), "durable: it said it had it"
 
 
-@fault("every write to the disk fails from now on", GROUP)
+@fault("every write to the disk fails from now on", GROUP, ends=1)
 def writes_fail(bench: Bench) -> None:
     _failing(bench, "pwrite64", "error=EIO:when=1+")
 

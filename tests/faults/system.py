@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
+import psutil
+
 from tests.eventually import eventually
 
 ATTACHED_S = 10.0
@@ -20,11 +22,14 @@ FAKETIME = "/usr/lib/*/faketime/libfaketimeMT.so.1"
 @contextlib.contextmanager
 def injecting(pid: int, call: str, what: str) -> Iterator[None]:
     """`what` happens at the system call: `signal=KILL:when=7`, `error=EIO:when=1+`. Counted for each thread alone."""
-    with tempfile.NamedTemporaryFile("r") as said:
-        command = ["strace", "-f", "-qq", "-p", str(pid), "-o", said.name, "-e", f"trace={call},exit_group"]
-        tracer = subprocess.Popen([*command, "-e", f"inject={call}:{what}"], stderr=subprocess.DEVNULL)
+    with tempfile.TemporaryFile("w+") as said:
+        command = ["strace", "-f", "-qq", "-p", str(pid), "-o", os.devnull, "-e", f"trace={call},exit_group"]
+        tracer = subprocess.Popen([*command, "-e", f"inject={call}:{what}"], stderr=said)
         try:
             eventually(lambda: _traced(pid) or tracer.poll() is not None, ATTACHED_S, "strace is attached")
+            if psutil.pid_exists(pid) and tracer.poll() is not None:
+                said.seek(0)
+                raise RuntimeError(f"strace ended with {tracer.returncode}: {said.read()}")
             yield
         finally:
             if tracer.poll() is None:
