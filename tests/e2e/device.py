@@ -174,6 +174,8 @@ class Device:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                # Ctrl-C is for the tests, which end it themselves.
+                start_new_session=True,
             )
 
     def start(self, **settings: str) -> None:

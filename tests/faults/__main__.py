@@ -54,6 +54,9 @@ def main() -> int:
         return 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(stderr=True)
+    if forbidden := [each for each in chosen if not each.may_be_tried]:
+        console.print(f"left out, because only root may do them: {len(forbidden)} of {len(chosen)} faults")
+        chosen = [each for each in chosen if each.may_be_tried]
     host = Host(os.environ.get("DOCKER_HOST") or DEFAULT_URL, f"faults-{secrets.token_hex(3)}")
     seconds = [FAULTS[name] for name in SECONDS] if options.compound else []
     wish = Wish(host, options.runs, options.seed, seconds, options.step)

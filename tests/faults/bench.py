@@ -24,6 +24,7 @@ from tests.e2e.host import Host, OwnEngine
 from tests.eventually import eventually
 from tests.faults.pki import Certificates
 from tests.faults.shop import Shop
+from tests.faults.watcher import Watcher, now
 from tests.faults.wire import EngineProxy, Wire
 
 KEEPALIVE_S = 5
@@ -65,9 +66,13 @@ class Bench:
         """Acks that were lost before this run began, with a broker's data."""
         self.own_engine = own_engine
         self.lossy = False
-        """Acks may have been lost for good: with the broker's data or the device's, or while the cloud was away."""
+        """Acks may have been lost for good: with the broker's data, or while the cloud was away."""
+        self.data_lost = False
+        """The device may have lost what it had on disk; then acks are lost, too."""
         self.began = 0.0
         """When the run began, on the engine's clock."""
+        self.messages = 0
+        """What the device had said before."""
         self.turn = 1
         """The number of the run within a sweep."""
         self._unheard: Published | None = None
@@ -101,6 +106,7 @@ class Bench:
                 "ENGINE_URL": self.engine.url,
             }
             self.witness = stack.enter_context(Witness(self.broker, self.device))
+            self.watcher = stack.enter_context(Watcher(self.host, self.device.label, "api"))
             self._foreign = stack.enter_context(_foreign(self.host, self.device.prefix))
             self.device.start()
             self.publish()
@@ -122,10 +128,10 @@ class Bench:
     def begin(self, seed: str, turn: int) -> None:
         """A run of its own."""
         self.random.seed(seed)
-        self.turn, self.began = turn, self.now()
-        if self.lossy:
+        self.turn, self.began, self.messages = turn, now(), len(self.witness.bytes_heard())
+        if self.lossy or self.data_lost:
             self._unheard = self.published
-        self.lossy = False
+        self.lossy = self.data_lost = False
         self.known_gaps = self.device.cloud.gaps(self.device.id)
         self.exits.clear()
         self._logged = len(self.device.log())
@@ -134,15 +140,10 @@ class Bench:
         """What the agent has logged in this run."""
         return self.device.log()[self._logged :]
 
-    @staticmethod
-    def now() -> float:
-        """On the engine's clock, which is this machine's."""
-        return time.time()
-
     @property
     def acks_expected(self) -> bool:
         """Whether the cloud must have heard all acks of the newest release."""
-        return not self.lossy and self.published is not self._unheard
+        return not (self.lossy or self.data_lost) and self.published is not self._unheard
 
     # What is wanted.
 
@@ -178,6 +179,10 @@ class Bench:
         """Ids of the containers of `api`: in the middle of an apply there may be two, or none."""
         found = self.host.containers(self.device.label)
         return [each["Id"] for each in found if each["Config"]["Labels"].get("device-agent.service") == "api"]
+
+    def pulled(self) -> list[str]:
+        """What the engine has of what its registry has sold."""
+        return self._shop.on(self.host) if self._shop else []
 
     @property
     def shop(self) -> Shop:
@@ -244,7 +249,7 @@ class Bench:
 
         First its disk is looked at: a target that is retained, and arrives again, would hide what was not stored.
         """
-        if not self.lossy:
+        if not self.data_lost:
             self._durable()
         self.device.launch(*program, environment=environment, **settings)
 
@@ -357,7 +362,7 @@ class Witness:
         """In the order in which they were heard."""
         assert self._peer
         topics = {self._device.up(kind) for kind in kinds}
-        said = [heard for heard in self._peer.heard if heard.topic in topics and heard.payload and not heard.retain]
+        said = [heard for heard in self._peer.heard if heard.topic in topics and heard.payload and not heard.retained]
         return [json.loads(heard.payload) for heard in said]
 
     def bytes_heard(self) -> list[bytes]:

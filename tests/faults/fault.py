@@ -4,6 +4,7 @@ A fault's function breaks something, mends it, and returns; from then on the dev
 expects besides that, it asserts itself.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -37,6 +38,12 @@ class Fault:
     """How often the agent may end by itself: what it cannot go on with has happened. If ever, it may log exceptions."""
     gap_s: float
     """For how long at most no `api` may run."""
+    root: bool
+    """It mounts, traces system calls or drops packets: nobody else may."""
+
+    @property
+    def may_be_tried(self) -> bool:
+        return not self.root or os.geteuid() == 0
 
 
 FAULTS: dict[str, Fault] = {}
@@ -55,13 +62,17 @@ def fault(
     engine_disk: str = "",
     ends: int = 0,
     gap_s: float = GAP_S,
+    root: bool = False,
 ) -> Callable[[Injection], Injection]:
     """Register an injection under its name."""
 
     def register(inject: Injection) -> Injection:
         if name in FAULTS:
             raise ValueError(f"two faults are named {name}")
-        FAULTS[name] = Fault(name, group, inject, fast, within_s, fresh, sweep, own_engine, engine_disk, ends, gap_s)
+        privileged = root or sweep or own_engine
+        FAULTS[name] = Fault(
+            name, group, inject, fast, within_s, fresh, sweep, own_engine, engine_disk, ends, gap_s, privileged
+        )
         return inject
 
     return register

@@ -3,11 +3,11 @@
  1 converges      the newest release runs, one container for each service as the target says
  2 durable        what was said to be accepted is on disk (each start by the bench looks, too)
  3 forward        no revision, session or number ever goes back
- 4 one of each    no second container, no orphan, no network that nobody wants
+ 4 one of each    no second container, no orphan, no network, volume or image that nobody wants
  5 foreign        what is not the agent's is as it was
  6 untouched      what the release leaves as it was has its id and its start time
  7 fail-static    what ran before ran until what replaces it could, and the gap is no longer than the fault may make it
- 8 bounded        memory, descriptors, threads and the data folder
+ 8 bounded        memory, descriptors, threads and the data folder; messages and the log
  9 sane store     the database is sound, and its outbox empties
 10 truthful       the retained state is what the engine shows
 11 live           the agent has ended only when it was made to, or when the fault leaves it nothing else
@@ -23,20 +23,27 @@ import psutil
 from tests.e2e.oracle import TOLD_S, judge
 from tests.eventually import eventually
 from tests.faults.bench import CANARY, Bench
+from tests.faults.watcher import now
 
 MOST_RSS_MIB = 160
 MOST_FILES = 80
 MOST_THREADS = 40
 MOST_DATA_MIB = 8
+MOST_IMAGES = 2
+"""Of the release that runs, and of the one before it."""
+MOST_SAID, MOST_SAID_PER_S = 60, 3
+"""Messages: a fault may be answered by some, and none is repeated without a pause."""
+MOST_LOGGED, MOST_LOGGED_PER_S = 65536, 2048
+"""Bytes of its log, alike."""
 REST_S = 3.0
 RAISED = "Traceback (most recent call last)"
 
 
-def examine(bench: Bench, *, ends: int, gap_s: float, same_processes: bool = True) -> float:
-    """Seconds for which no `api` ran in this run, at most `gap_s`. Raises AssertionError that names the invariant.
+def examine(bench: Bench, *, ends: int, gap_s: float, same_processes: bool = True) -> float | None:
+    """Seconds for which no `api` ran in this run, at most `gap_s`; None when the engine was away, and nobody knows.
 
-    The device has converged. It may have ended by itself `ends` times. `same_processes` False: the engine itself
-    stopped all containers; the same ones run again.
+    Raises AssertionError that names the invariant. The device has converged, and may have ended by itself `ends` times.
+    `same_processes` False: the engine itself stopped all containers; the same ones run again.
     """
     assert bench.published
     kept = {"web/db": bench.kept} if same_processes and all(bench.kept) else None
@@ -47,30 +54,36 @@ def examine(bench: Bench, *, ends: int, gap_s: float, same_processes: bool = Tru
     if not same_processes:
         assert now[0] == bench.kept[0], "untouched: web/db was made anew"
     bench.kept = now
-    for check in (_forward, _foreign, _bounded, _silent):
+    for check in (_one_of_each, _forward, _foreign, _bounded, _silent):
         check(bench)
     _live(bench, ends)
     gap = _longest_gap_s(bench)
-    assert gap <= gap_s, f"fail-static: for {gap:.1f} s no api ran"
+    assert gap is None or gap <= gap_s, f"fail-static: for {gap:.1f} s no api ran"
     return gap
 
 
-def _longest_gap_s(bench: Bench) -> float:
-    """7: from the end of the last `api` that ran to the start of the next one, as the engine's events tell it."""
-    filters = {"type": "container", "event": ["start", "die"], "label": [bench.device.label]}
+def _longest_gap_s(bench: Bench) -> float | None:
+    """7: from the end of the last `api` that ran to the start of the next one."""
+    told = bench.watcher.since(bench.began)
     running: set[str] = set()
     gap = since = 0.0
-    for event in bench.host.api.events(since=bench.began, until=bench.now(), filters=filters, decode=True):
-        if event["Actor"]["Attributes"].get("device-agent.service") != "api":
-            continue
-        at, id_ = event["timeNano"] / 1e9, event["id"]
-        if event["status"] == "start":
-            gap = max(gap, at - since) if since and not running else gap
-            running.add(id_)
-        else:
-            running.discard(id_)
-            since = at
-    return gap
+    for each in told or ():
+        if each.what == "start":
+            gap = max(gap, each.at - since) if since and not running else gap
+            running.add(each.container)
+        elif each.what == "die":
+            running.discard(each.container)
+            since = each.at
+    return None if told is None else gap
+
+
+def _one_of_each(bench: Bench) -> None:
+    """What `judge` does not look for. No app of the bench has a volume."""
+    volumes = bench.host.volumes(bench.device.label)
+    assert not volumes, f"one of each: volumes {volumes} that nobody wants"
+    eventually(
+        lambda: len(bench.pulled()) <= MOST_IMAGES, TOLD_S, f"one of each: no more than {MOST_IMAGES} pulled images"
+    )
 
 
 def _forward(bench: Bench) -> None:
@@ -100,6 +113,10 @@ def _bounded(bench: Bench) -> None:
     assert process.num_threads() <= MOST_THREADS, f"bounded: {process.num_threads()} threads"
     size = sum(file.stat().st_size for file in bench.device.data.rglob("*") if file.is_file()) / 2**20
     assert size <= MOST_DATA_MIB, f"bounded: {size:.1f} MiB in the data folder"
+    took = now() - bench.began
+    said, logged = len(bench.witness.bytes_heard()) - bench.messages, len(bench.log())
+    assert said <= MOST_SAID + took * MOST_SAID_PER_S, f"bounded: {said} messages in {took:.0f} s"
+    assert logged <= MOST_LOGGED + took * MOST_LOGGED_PER_S, f"bounded: {logged} bytes of log in {took:.0f} s"
 
 
 def _live(bench: Bench, ends: int) -> None:

@@ -34,7 +34,7 @@ def _cut_power(bench: Bench, supply: PowerSupply, *, at_once: bool = False) -> N
     bench.restart()
 
 
-@fault("power cut at a random moment of an apply, 5 times", GROUP, fresh=True)
+@fault("power cut at a random moment of an apply, 5 times", GROUP, fresh=True, root=True)
 def power_cut(bench: Bench) -> None:
     assert bench.device.stop() == 0
     with PowerSupply(bench.device.data) as supply:
@@ -47,9 +47,9 @@ def power_cut(bench: Bench) -> None:
     bench.restart()
 
 
-@fault("power cut with a disk that lies about fsync", GROUP, fresh=True)
+@fault("power cut with a disk that lies about fsync", GROUP, fresh=True, root=True)
 def lying_disk(bench: Bench) -> None:
-    bench.lossy = True
+    bench.data_lost = True
     assert bench.device.stop() == 0
     with PowerSupply(bench.device.data) as supply:
         bench.restart()
@@ -61,7 +61,7 @@ def lying_disk(bench: Bench) -> None:
     bench.restart()
 
 
-@fault("power cut in the middle of a write: any of its sectors is lost, 5 times", GROUP, fresh=True)
+@fault("power cut in the middle of a write: any of its sectors is lost, 5 times", GROUP, fresh=True, root=True)
 def torn(bench: Bench) -> None:
     """What was written since the last fsync is on the disk in part, in no order: each sector of it, or its old one."""
     assert bench.device.stop() == 0

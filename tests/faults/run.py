@@ -30,7 +30,7 @@ class Outcome:
     took_s: list[float] = field(default_factory=list)
     """Of each run that converged: from the end of the cause."""
     gaps_s: list[float] = field(default_factory=list)
-    """For how long no container of the service that is replaced ran."""
+    """For how long no container of the service that is replaced ran, of each run in which the engine could tell."""
     broken: list[str] = field(default_factory=list)
     """What was broken, with the run's seed."""
 
@@ -101,6 +101,8 @@ def _runs(wish: Wish, outcome: Outcome) -> None:
                 notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", ()))
                 outcome.broken.append(f"{why}\n  (turn {turn}, seed {wish.seed}){notes}")
                 turn = next(turns, None)
+    if outcome.fault.sweep:
+        outcome.broken.append(f"the sweep has no end: there was still a call to hit after {MOST_TURNS} turns")
 
 
 @contextlib.contextmanager
@@ -125,7 +127,8 @@ def _one(wish: Wish, outcome: Outcome, bench: Bench, turn: int) -> bool:
         second.inject(bench)
         within_s, gap_s = within_s + 30, gap_s + second.gap_s
     took = bench.converge(within_s)
-    outcome.gaps_s.append(examine(bench, ends=fault.ends, gap_s=gap_s, same_processes=not fault.own_engine))
+    gap = examine(bench, ends=fault.ends, gap_s=gap_s, same_processes=not fault.own_engine)
+    outcome.gaps_s += [] if gap is None else [gap]
     outcome.took_s.append(took)
     return hit is not False
 

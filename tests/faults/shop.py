@@ -53,6 +53,10 @@ class Shop:
         self._sold.append(pushed.replace(self._registry.host, self.proxy.host))
         return self._sold[-1]
 
+    def on(self, host: Host) -> list[str]:
+        """What of it an engine has."""
+        return [image for image in self._sold if host.api.images(name=image)]
+
     def remove_from(self, host: Host) -> None:
         for image in self._sold:
             with contextlib.suppress(docker.errors.ImageNotFound):

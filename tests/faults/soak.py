@@ -97,7 +97,8 @@ class _Soak:
             bench.converge(60)
         outcome.fault.inject(bench)
         outcome.took_s.append(bench.converge(outcome.fault.within_s + 15))
-        outcome.gaps_s.append(examine(bench, ends=outcome.fault.ends, gap_s=outcome.fault.gap_s))
+        gap = examine(bench, ends=outcome.fault.ends, gap_s=outcome.fault.gap_s)
+        outcome.gaps_s += [] if gap is None else [gap]
 
     def _measure(self, bench: Bench) -> float:
         process = psutil.Process(bench.pid)

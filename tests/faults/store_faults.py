@@ -28,12 +28,12 @@ def _stopped(bench: Bench) -> None:
     assert bench.device.stop() == 0
 
 
-@fault("fsync fails once", GROUP, ends=1)
+@fault("fsync fails once", GROUP, ends=1, root=True)
 def fsync_fails(bench: Bench) -> None:
     _failing(bench, "fdatasync,fsync", "error=EIO:when=1")
 
 
-@fault("fsync fails from now on", GROUP, ends=1)
+@fault("fsync fails from now on", GROUP, ends=1, root=True)
 def fsync_keeps_failing(bench: Bench) -> None:
     _failing(bench, "fdatasync,fsync", "error=EIO:when=1+")
 
@@ -47,12 +47,12 @@ def _failing(bench: Bench, calls: str, what: str) -> None:
         assert not bench.device.acks(verdict="accepted", revision=published.revision), "durable: it said it had it"
 
 
-@fault("every write to the disk fails from now on", GROUP, ends=1)
+@fault("every write to the disk fails from now on", GROUP, ends=1, root=True)
 def writes_fail(bench: Bench) -> None:
     _failing(bench, "pwrite64", "error=EIO:when=1+")
 
 
-@fault("disk full at a commit", GROUP, fast=True)
+@fault("disk full at a commit", GROUP, fast=True, root=True)
 def full_at_commit(bench: Bench) -> None:
     _stopped(bench)
     with small_disk(bench.device.data, "2m"):
@@ -75,7 +75,7 @@ def _says_full(bench: Bench) -> bool:
     return status is not None and status["store"]["status"] == "full"
 
 
-@fault("disk full at boot", GROUP)
+@fault("disk full at boot", GROUP, root=True)
 def full_at_boot(bench: Bench) -> None:
     bench.kill()
     with small_disk(bench.device.data, "2m"):
@@ -89,7 +89,7 @@ def full_at_boot(bench: Bench) -> None:
     bench.restart()
 
 
-@fault("the data folder read-only at boot", GROUP)
+@fault("the data folder read-only at boot", GROUP, root=True)
 def read_only_at_boot(bench: Bench) -> None:
     bench.kill()
     before = bench.device.identities()
@@ -105,7 +105,7 @@ def read_only_at_boot(bench: Bench) -> None:
 
 @fault("512 bytes of the database damaged", GROUP, fast=True, fresh=True)
 def damaged(bench: Bench) -> None:
-    bench.lossy = True
+    bench.data_lost = True
     bench.kill()
     files = [file for file in (_database(bench), _wal(bench)) if file.exists() and file.stat().st_size > DAMAGE_BYTES]
     file = bench.random.choice(files)
@@ -119,7 +119,7 @@ def damaged(bench: Bench) -> None:
 
 @fault("database cut short", GROUP, fresh=True)
 def truncated(bench: Bench) -> None:
-    bench.lossy = True
+    bench.data_lost = True
     bench.kill()
     size = _database(bench).stat().st_size
     with _database(bench).open("rb+") as file:
@@ -130,7 +130,7 @@ def truncated(bench: Bench) -> None:
 
 @fault("database deleted", GROUP, fresh=True)
 def deleted(bench: Bench) -> None:
-    bench.lossy = True
+    bench.data_lost = True
     bench.kill()
     _database(bench).unlink()
     if bench.random.random() < 0.5:
@@ -141,7 +141,7 @@ def deleted(bench: Bench) -> None:
 
 @fault("the whole data folder lost", GROUP, fast=True, fresh=True)
 def all_lost(bench: Bench) -> None:
-    bench.lossy = True
+    bench.data_lost = True
     bench.kill()
     before = bench.device.identities()
     shutil.rmtree(bench.device.data)
@@ -155,7 +155,7 @@ def all_lost(bench: Bench) -> None:
 
 @fault("the data folder deleted under the running agent", GROUP, fresh=True)
 def deleted_while_running(bench: Bench) -> None:
-    bench.lossy = True
+    bench.data_lost = True
     shutil.rmtree(bench.device.data)
     bench.publish()
     bench.somewhere()
@@ -177,7 +177,7 @@ def newer_schema(bench: Bench) -> None:
 
 @fault("database of a newer agent that this one may not read", GROUP, fresh=True)
 def incompatible_schema(bench: Bench) -> None:
-    bench.lossy = True
+    bench.data_lost = True
     _stopped(bench)
     before = bench.device.identities()
     _set_schema(bench, "schema_version = 99, min_reader = 99")
