@@ -28,7 +28,13 @@ from tests.faults.soak import soak
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as a shell tells it."""
-SECONDS = ("kill -9 at a random moment of an apply", "cable pulled in the middle of an apply", "docker rm -f")
+SECONDS = (
+    "kill -9 at a random moment of an apply",
+    "cable pulled in the middle of an apply",
+    "engine unreachable in the middle of an apply",
+    "docker rm -f",
+    "docker stop in the middle of an apply",
+)
 
 
 def main() -> int:

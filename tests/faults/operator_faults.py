@@ -63,6 +63,7 @@ def _to_a_victim(bench: Bench, act: Callable[[Bench, str], Any]) -> None:
 
 def _comes_through(bench: Bench, act: Callable[[Bench, str], Any]) -> bool:
     """In the middle of an apply there may be no container at this moment, or one that is about to go."""
+    bench.keep_alive()
     victims = bench.victims()
     try:
         if victims:
