@@ -1,6 +1,10 @@
 """The engine and the way to it: gone, hanging, failing call by call, deaf, restarted."""
 
+import contextlib
+import subprocess
 import threading
+from collections.abc import Iterator
+from pathlib import Path
 
 from tests.eventually import eventually
 from tests.faults.bench import Bench
@@ -10,6 +14,19 @@ from tests.faults.wire import Rule
 GROUP = "engine"
 HANGS_S = 20.0
 CHANGES = ("/create", "/start", "/stop", "/connect", "DELETE /")
+OFTEN = tuple(part for part in CHANGES if part != "/connect")
+"""Those that there are in every apply."""
+READS = {
+    "the list of containers": "/containers/json",
+    "the look at a container": "/json HTTP",
+    "the list of networks": "/networks HTTP",
+    "the list of volumes": "/volumes HTTP",
+}
+LATE_S = 1.0
+DEAD_S = 5.0
+"""What cannot be removed is tried again and again."""
+APPLIED_LATE_S = 60.0
+"""An apply asks the engine some dozens of times."""
 
 
 @fault("engine unreachable in the middle of an apply", GROUP, fast=True)
@@ -58,18 +75,44 @@ for _status in (500, 409, 404):
     _sometimes(_status)
 
 
-def _fails_once(part: str, status: int) -> None:
-    @fault(f"{part.strip('/ ')} answered once with {status}", GROUP, within_s=45)
+def _fails_once(what: str, part: str, status: int) -> None:
+    @fault(f"{what} answered once with {status}", GROUP, within_s=45)
     def once(bench: Bench) -> None:
-        with bench.engine.failing(Rule(part, status, times=1)):
+        rule = Rule(part, status, times=1)
+        with bench.engine.failing(rule):
             bench.publish()
-            eventually(bench.begun, 20, "it is accepted")
-            bench.somewhere(2)
+            _until_met(rule)
 
 
-for _part in (part for part in CHANGES if part != "/connect"):
-    _fails_once(_part, 500)
-    _fails_once(_part, 409)
+def _until_met(rule: Rule) -> None:
+    eventually(lambda: rule.times == 0, 20, f"the engine is asked for {rule.part}")
+
+
+for _part in OFTEN:
+    for _status in (500, 409, 404):
+        _fails_once(_part.strip("/ "), _part, _status)
+for _what, _part in READS.items():
+    _fails_once(_what, _part, 500)
+
+
+def _lost_once(part: str) -> None:
+    @fault(f"{part.strip('/ ')} carried out, and its answer lost", GROUP, within_s=45)
+    def lost(bench: Bench) -> None:
+        rule = Rule(part, lost=True, times=1)
+        with bench.engine.failing(rule):
+            bench.publish()
+            _until_met(rule)
+
+
+for _part in OFTEN:
+    _lost_once(_part)
+
+
+@fault(f"every call to the engine {LATE_S:g} s late, for an apply", GROUP)
+def late(bench: Bench) -> None:
+    with bench.engine.failing(Rule("", delay_s=LATE_S)):
+        bench.publish()
+        bench.converge(APPLIED_LATE_S)
 
 
 @fault("a start that hangs for 20 s", GROUP, within_s=60, gap_s=GAP_S + HANGS_S)
@@ -155,3 +198,31 @@ def rebooted(bench: Bench) -> None:
     bench.restart()
     bench.local_convergence(60)
     bench.wire.plug()
+
+
+@fault("a container that the engine cannot remove, and holds as dead", GROUP, own_engine=True, within_s=60)
+def dead(bench: Bench) -> None:
+    assert bench.own_engine
+    (old,) = bench.victims()
+    with _nailed(bench.own_engine.data / "containers" / old):
+        bench.publish()
+        eventually(lambda: _is_dead(bench, old), 30, "the engine holds it as dead")
+        eventually(lambda: bench.device.runs("web/api"), 30, "fail-static: what replaces it runs")
+        threading.Event().wait(DEAD_S)
+
+
+@contextlib.contextmanager
+def _nailed(folder: Path) -> Iterator[None]:
+    """A file in it that not even root can remove."""
+    nail = folder / "nail"
+    nail.touch()
+    subprocess.run(["chattr", "+i", nail], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["chattr", "-i", nail], check=True)
+
+
+def _is_dead(bench: Bench, container: str) -> bool:
+    found = bench.host.inspect(container)
+    return found is not None and bool(found["State"]["Dead"])

@@ -69,11 +69,18 @@ class Wire(Cable):
 
 @dataclass
 class Rule:
-    """What happens to the requests whose line has `part` in it, `times` of them (None: all)."""
+    """What happens to the requests whose line has `part` in it, `times` of them (None: all).
+
+    Without `status`, `lost` and `delay_s` they hang until the rule is gone.
+    """
 
     part: str
     status: int = 0
-    """Answer with this instead of asking the engine; 0: hang until the rule is gone."""
+    """Answer with this instead of asking the engine."""
+    lost: bool = False
+    """The engine carries it out, and then the connection ends without its answer."""
+    delay_s: float = 0.0
+    """Ask the engine, and so much later."""
     message: str = "injected: the engine says no"
     times: int | None = None
     chance: float = 1.0
@@ -168,17 +175,23 @@ class EngineProxy:
                 near.sendall(_answer(rule.status, rule.message))
                 return
             if rule:
-                rule.gone.wait()
-                return
-            self._forward(near, head)
+                rule.gone.wait(rule.delay_s or None)
+                if not rule.lost and not rule.delay_s:
+                    return
+            self._forward(near, head, lost=rule is not None and rule.lost)
 
-    def _forward(self, near: socket.socket, head: bytes) -> None:
+    def _forward(self, near: socket.socket, head: bytes, *, lost: bool) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as far, self._counted(far):
             far.connect(str(self._engine))
             first, _, rest = head.partition(b"\r\n")
             far.sendall(first + b"\r\nConnection: close\r\n" + _without_connection(rest))
             threading.Thread(target=_carry, args=(near, far), daemon=True).start()
-            _carry(far, near)
+            if lost:
+                while far.recv(65536):
+                    pass  # it has been carried out when its answer has come to its end
+                near.shutdown(socket.SHUT_RDWR)
+            else:
+                _carry(far, near)
 
     @contextlib.contextmanager
     def _counted(self, connection: socket.socket) -> Iterator[None]:
