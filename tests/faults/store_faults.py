@@ -1,5 +1,6 @@
 """The disk and what is on it: failing fsync and writes, full and read-only disks, damage, loss."""
 
+import json
 import shutil
 import sqlite3
 import subprocess
@@ -50,6 +51,11 @@ def _failing(bench: Bench, calls: str, what: str) -> None:
 @fault("every write to the disk fails from now on", GROUP, ends=1, root=True)
 def writes_fail(bench: Bench) -> None:
     _failing(bench, "pwrite64", "error=EIO:when=1+")
+
+
+@fault("the disk turns read-only under the running agent", GROUP, ends=1, root=True)
+def turns_read_only(bench: Bench) -> None:
+    _failing(bench, "pwrite64", "error=EROFS:when=1+")
 
 
 @fault("disk full at a commit", GROUP, fast=True, root=True)
@@ -150,6 +156,27 @@ def all_lost(bench: Bench) -> None:
     eventually(bench.status, 20, "it answers")
     assert bench.device.identities() == before, "fail-static: it touched what it does not know"
     bench.wire.plug()
+    bench.publish()
+
+
+@fault("the whole data folder lost, and an older target retained", GROUP, fresh=True)
+def all_lost_and_replayed(bench: Bench) -> None:
+    """What runs is newer than the target, as its labels say."""
+    bench.data_lost = True
+    older = bench.client.retained(bench.device.fleet_target)
+    bench.publish()
+    bench.converge(30)
+    bench.kill()
+    before = bench.device.identities()
+    shutil.rmtree(bench.device.data)
+    bench.client.publish(bench.device.fleet_target, json.dumps(older).encode())
+    bench.restart()
+    eventually(
+        lambda: bench.device.acks(verdict="rejected", code="stale", revision=older["revision"]),
+        20,
+        "forward: the older target is refused as stale",
+    )
+    assert bench.device.identities() == before, "fail-static: it touched something"
     bench.publish()
 
 
