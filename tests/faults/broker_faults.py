@@ -17,6 +17,9 @@ from tests.faults.system import losing_packets
 
 GROUP = "broker"
 FLOOD = 500
+OVERSIZED_BYTES = 3 * 2**20
+"""More than the agent lets a broker send it in one packet."""
+SILENCE_S = 20.0
 AGAIN_S = 75.0
 """A broker that was away is tried again after up to a minute."""
 LIKE_A_CLONE_S = 210.0
@@ -136,6 +139,14 @@ def lossy(bench: Bench) -> None:
     bench.wire.heal()
 
 
+@fault(f"all packets lost for {SILENCE_S:g} s", GROUP, within_s=AGAIN_S)
+def silence(bench: Bench) -> None:
+    with losing_packets(bench.wire.port, 1.0):
+        bench.publish()
+        eventually(lambda: _disconnected(bench), 1.5 * KEEPALIVE_S + 5, "live: it notices")
+        _wait(SILENCE_S)
+
+
 @fault("what the broker says is lost, what the device says arrives", GROUP)
 def deaf(bench: Bench) -> None:
     session = bench.device.session
@@ -252,6 +263,20 @@ def nonsense(bench: Bench) -> None:
     assert bench.device.identities() == before, "fail-static: it touched something"
     bench.client.publish(bench.device.fleet_target, json.dumps(newer).encode())
     eventually(lambda: bench.device.cloud.next_version().revision > revision, 30, "the cloud has heard it")
+    bench.publish()
+
+
+@fault("a retained target that is larger than the agent's largest packet", GROUP)
+def oversized(bench: Bench) -> None:
+    """The broker drops it on the way to the agent, at a new connection as well: the agent never hears of it."""
+    before = bench.device.identities()
+    with Peer(bench.broker) as peer:
+        peer.publish(bench.device.fleet_target, secrets.token_bytes(OVERSIZED_BYTES), retain=True)
+    session = bench.device.session
+    bench.wire.cut()
+    eventually(lambda: bench.device.session > session, 30, "live: it is online again")
+    _wait(CALM_S)
+    assert bench.device.identities() == before, "fail-static: it touched something"
     bench.publish()
 
 
