@@ -19,6 +19,9 @@ BAD_S = 45.0
 RELEASES = 10
 FUZZED = 200
 UNHEALTHY = {"test": ["CMD", "false"], "interval": "1s", "retries": 1, "timeout": "1s"}
+NO_HEALTH = {"test": ["CMD", "sleep", "60"], "interval": "1s", "timeout": "60s"}
+CONFIGS = {"text": {"content": "this is no program"}}
+AS_PROGRAM = [{"source": "text", "target": "/text", "mode": "0755"}]
 HOSTILE: dict[str, dict[str, Any]] = {
     "privileged": {"privileged": True},
     "the host's root": {"volumes": ["/:/host"]},
@@ -35,6 +38,8 @@ _OF_THE_HOST = {"root": {"driver_opts": {"type": "none", "o": "bind", "device": 
 def _bad(bench: Bench, *, on_failure: str, **keys: Any) -> None:
     """A release of which `api` cannot be good."""
     bench.next_release(api=service(environment={"RELEASE": str(bench.number)}, **keys))
+    if "configs" in keys:
+        bench.apps["web"]["configs"] = CONFIGS
     bench.apps["web"]["x-release"] = {"healthy_for": "1s", "deadline": "10s", "on_failure": on_failure}
     bench.published = bench.device.cloud.publish(bench.apps)
 
@@ -46,10 +51,15 @@ def _fails(name: str, code: str, **keys: Any) -> None:
         bench.failed(code)
         bench.publish()
 
+    _is_rolled_back(name, code, **keys)
+
+
+def _is_rolled_back(name: str, code: str, **keys: Any) -> None:
     @fault(f"a release that {name}, rolled back, and then a good one", GROUP, gap_s=BAD_S)
     def rolled_back(bench: Bench) -> None:
         before = bench.device.container("web/api")["Config"]
         _bad(bench, on_failure="rollback", **keys)
+        bench.failed(code)
         _until_rolled_back(bench)
         assert bench.device.container("web/api")["Config"]["Env"] == before["Env"], "fail-static: another one runs"
         bench.publish()
@@ -65,6 +75,10 @@ def _until_rolled_back(bench: Bench) -> None:
 
 _fails("crashes", "crash_loop", command=CRASHES)
 _fails("turns unhealthy", "unhealthy", healthcheck=UNHEALTHY)
+_fails("ends, and with 0", "crash_loop", command=["true"])
+_fails("is no program", "crash_loop", command=["/text"], init=False, configs=AS_PROGRAM)
+# With `retry` it is waited for, however long.
+_is_rolled_back("never tells its health", "deadline", healthcheck=NO_HEALTH)
 _fails("has no such program", "bad_command", command=["/no/such/program"], init=False)
 
 
@@ -128,6 +142,26 @@ def external_missing(bench: Bench) -> None:
     bench.publish()
     bench.converge(30)
     bench.host.api.remove_network(network)
+
+
+@fault("an external volume that is not there yet", GROUP)
+def external_volume_missing(bench: Bench) -> None:
+    name = f"{bench.device.prefix}late-{bench.number}"
+    policy = bench.device.folder / "policy-with-volumes.toml"
+    policy.write_text('external_volumes = ["*"]\n', encoding="utf-8")
+    bench.kill()
+    bench.restart(POLICY_FILE=str(policy))
+    bench.next_release(api=service(2, volumes=["late:/late"]))
+    bench.apps["web"]["volumes"] = {"late": {"external": True, "name": name}}
+    bench.published = bench.device.cloud.publish(bench.apps)
+    bench.failed("volume_missing")
+    bench.host.make_volume(name)
+    bench.converge(60)
+    bench.publish()
+    bench.converge(30)
+    bench.host.api.remove_volume(name)
+    bench.kill()
+    bench.restart()
 
 
 @fault("hostile targets: what the device's owner forbids", GROUP)
