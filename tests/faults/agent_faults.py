@@ -108,7 +108,7 @@ def without_memory(bench: Bench) -> None:
         resource.prlimit(process.pid, resource.RLIMIT_AS, (soft, hard))
 
 
-@fault("the kernel's out-of-memory killer, at a random moment of an apply", GROUP, ends=1)
+@fault("the kernel's out-of-memory killer, at a random moment of an apply", GROUP, ends=1, root=True)
 def out_of_memory(bench: Bench) -> None:
     with _memory_group(f"device-agent-{bench.device.id}") as group:
         enter = ("sh", "-c", ENTER, str(group / "cgroup.procs"))

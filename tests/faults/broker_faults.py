@@ -139,7 +139,7 @@ def lossy(bench: Bench) -> None:
     bench.wire.heal()
 
 
-@fault(f"all packets lost for {SILENCE_S:g} s", GROUP, within_s=AGAIN_S)
+@fault(f"all packets lost for {SILENCE_S:g} s", GROUP, within_s=AGAIN_S, root=True)
 def silence(bench: Bench) -> None:
     with losing_packets(bench.wire.port, 1.0):
         bench.publish()
