@@ -15,6 +15,7 @@ from tests.faults.system import fill, filler, injecting, read_only, small_disk
 
 GROUP = "store"
 DAMAGE_BYTES = 512
+BOOTS = 3
 
 
 def _database(bench: Bench) -> Path:
@@ -93,6 +94,27 @@ def full_at_boot(bench: Bench) -> None:
         bench.converge(30)
         _stopped(bench)
     bench.restart()
+
+
+@fault(f"disk full at {BOOTS} boots in a row", GROUP, root=True)
+def full_at_boots(bench: Bench) -> None:
+    bench.kill()
+    with small_disk(bench.device.data, "2m"):
+        fill(bench.device.data)
+        for _ in range(BOOTS):
+            before = bench.device.session
+            bench.restart()
+            _until_online_after(bench, before)
+            bench.kill()
+        filler(bench.device.data).unlink()
+        bench.restart()
+        bench.converge(30)
+        _stopped(bench)
+    bench.restart()
+
+
+def _until_online_after(bench: Bench, session: int) -> None:
+    eventually(lambda: bench.device.session > session, 30, f"forward: it is online in a session after {session}")
 
 
 @fault("the data folder read-only at boot", GROUP, root=True)
