@@ -281,8 +281,11 @@ def oversized(bench: Bench) -> None:
 
 
 def _old(bench: Bench) -> bytes:
+    """Another one in each run: in one connection a stale version is told once."""
     scope: dict[str, Any] = {"fleet": bench.device.fleet, "device": None}
-    return json.dumps({"schema": 1, "scope": scope, "epoch": 1, "revision": 0, "apps": {"evil": {}}}).encode()
+    return json.dumps(
+        {"schema": 1, "scope": scope, "epoch": 1, "revision": bench.number // 2, "apps": {"evil": {}}}
+    ).encode()
 
 
 @fault(f"{FLOOD} targets in a burst", GROUP)
