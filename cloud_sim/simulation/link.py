@@ -1,12 +1,12 @@
 """A simulated device's MQTT connection: the port `Transport`, over paho, without a thread of its own.
 
 As the agent's own adapter does it: a fresh paho client for each connection, driven through paho's interface for
-external loops, nothing queued across connections, the same Will, properties and back-off. Here one thread (`network`)
-drives them all, so nothing blocks but making a connection.
+external loops, nothing queued across connections, the same Will and properties. What a broker's refusal means and how
+long is waited after it is decided by the agent's own code. Here one thread (`network`) drives them all, so nothing
+blocks but making a connection.
 """
 
 import contextlib
-import random
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -18,26 +18,22 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from cloud_sim.clock import monotonic
+from device_agent.adapters.broker import Pace
+from device_agent.adapters.mqtt_patience import Patience
+from device_agent.adapters.mqtt_reasons import LOST, REFUSED, UNREACHABLE, Failed, not_let_in, sent_away
 from device_agent.model.errors import Refused
-from device_agent.ports import Connected, Disconnected, Published, Received, TransportEvent, Will
+from device_agent.ports import Connected, Published, Received, TransportEvent, Will
 
 if TYPE_CHECKING:
     from cloud_sim.simulation.network import Network
 
-KEEPALIVE_S = 60
-ANSWER_S = 30.0
-"""For CONNACK and SUBACK together. Patient: a broker to which thousands come at once takes its time."""
+PACE = Pace(connect=30)
+"""The agent's, but more patient with CONNACK and SUBACK: thousands come to one broker at once, from one machine."""
 SESSION_EXPIRY_S = 3600
 RECEIVE_MAXIMUM = 10
 LARGEST_PACKET = 268_435_455
 OVERHEAD_BYTES = 64
-FIRST_S, LONGEST_S, REFUSED_S, STOOD_S = 1.0, 60.0, 300.0, 30.0
-"""The agent's back-off: full jitter between the first and the longest, anew after a connection that stood."""
-UNANSWERED = 2
-"""So many connections in a row that came about and were not let in: the next asks for a new session, as the agent's."""
-PASSING = frozenset((0x80, 0x83, 0x88, 0x89, 0x9F))
-"""Refusals for the broker's own sake: it is tried again soon."""
-LOST, REFUSED, UNREACHABLE = "lost", "refused", "unreachable"
+_UNSPECIFIED = 0x80
 _MIDS = 65_536
 
 
@@ -49,7 +45,6 @@ class Link:
         "_deliver",
         "_early",
         "_failure",
-        "_failures",
         "_granted_at",
         "_largest",
         "_leaving",
@@ -57,13 +52,13 @@ class Link:
         "_number",
         "_opened_at",
         "_optional",
+        "_patience",
         "_receive_maximum",
         "_sent",
         "_session",
         "_sessions",
         "_sock",
         "_subscriptions",
-        "_unanswered",
         "_will",
         "client_id",
         "network",
@@ -82,10 +77,9 @@ class Link:
         """Whether the socket did not take all there was to write."""
         self._client: paho.Client | None = None
         self._number = 0
-        self._failure: tuple[str, str] | None = None
-        """Code and message of what ended the connection."""
-        self._failures = 0
-        self._unanswered = 0
+        self._failure: Failed | None = None
+        """What ended the connection."""
+        self._patience = Patience(client_id, PACE)
         self._sock: Any = None
         """Of the connection that stands or is being made."""
         self._session = 0
@@ -183,20 +177,22 @@ class Link:
         network = self.network
         self._session = self._next_session or self._sessions()
         self._number += 1
-        fresh = self._unanswered % (UNANSWERED + 1) == UNANSWERED
+        fresh = self._patience.asks_anew
         client = self._new_client(self._will(self._session), fresh=fresh)
         try:
             if network.v5:
-                client.connect(*network.address, KEEPALIVE_S, clean_start=fresh, properties=network.connect_properties)
+                client.connect(
+                    *network.address, PACE.keepalive, clean_start=fresh, properties=network.connect_properties
+                )
             else:
-                client.connect(*network.address, KEEPALIVE_S)
+                client.connect(*network.address, PACE.keepalive)
         except (OSError, ValueError) as error:
             self._next_session = self._session
-            self._ended(UNREACHABLE, str(error) or type(error).__name__)
+            self._ended(Failed(UNREACHABLE, str(error) or type(error).__name__))
             return
         # From here on a broker may hold this session's Will: the next connection needs another number.
         self._next_session = None
-        self._unanswered += 1
+        self._patience.tried()
         self._client, self._opened_at = client, monotonic()
         self._sock = client.socket()
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -240,8 +236,8 @@ class Link:
         client = self._client
         if client is None:
             return
-        if self._granted_at is None and now > self._opened_at + ANSWER_S:
-            self.drop(UNREACHABLE, f"no answer from the broker within {ANSWER_S:g} s")
+        if self._granted_at is None and now > self._opened_at + PACE.connect:
+            self.drop(Failed(UNREACHABLE, f"no answer from the broker within {PACE.connect:g} s"))
             return
         self._check(client, client.loop_misc())
         self.flush()
@@ -249,15 +245,15 @@ class Link:
     def cut(self) -> None:
         """The connection breaks, as when a network goes away: without a word of MQTT."""
         if self._client is not None:
-            self.drop(LOST, "cut by the simulation")
+            self.drop(Failed(LOST, "cut by the simulation"))
 
     def abandon(self) -> None:
         """No more connections, and no word about it."""
         self.stopped = True
         if self._client is not None:
-            self.drop(LOST, "given up")
+            self.drop(Failed(LOST, "given up"))
 
-    def drop(self, code: str, message: str) -> None:
+    def drop(self, failed: Failed) -> None:
         """Give up the socket; another connection follows after a while."""
         client, self._client = self._client, None
         if client is not None:
@@ -265,18 +261,19 @@ class Link:
                 None
             )
             self._close_socket()
-        self._ended(code, message)
+        self._ended(failed)
 
     # Ends.
 
-    def _fail(self, code: str, message: str) -> None:
+    def _fail(self, failed: Failed) -> None:
         """From within one of paho's callbacks; `_check` ends the connection. The first cause is the true one."""
-        self._failure = self._failure or (code, message)
+        self._failure = self._failure or failed
 
     def _check(self, client: paho.Client, rc: int) -> None:
         """After each of paho's calls: whether the connection is over."""
         if self._client is client and (rc or self._failure or client.socket() is None):
-            self.drop(*(self._failure or (LOST, paho.error_string(rc) if rc else "the connection was closed")))
+            message = paho.error_string(rc) if rc else "the connection was closed"
+            self.drop(self._failure or Failed(LOST, message))
 
     def _disconnect(self) -> None:
         client, self._client = self._client, None
@@ -293,25 +290,20 @@ class Link:
         self.network.unregister(self._sock)
         self._sock.close()
 
-    def _ended(self, code: str, message: str) -> None:
-        stood = self._granted_at is not None and monotonic() >= self._granted_at + STOOD_S
+    def _ended(self, failed: Failed) -> None:
+        stood_s = monotonic() - self._granted_at if self._granted_at is not None else None
         self._granted_at = None
         self.writing = False
         self._early.clear()
         self._sent.clear()
         self._failure = None
-        self.trouble = message
+        self.trouble = failed.message
         if self.stopped:
             self.network.left(self)
             return
-        if code == REFUSED:
-            self._unanswered = 0
-            retry_s = random.uniform(0.8, 1.2) * REFUSED_S
-        else:
-            self._failures = 1 if stood else min(self._failures + 1, 10)
-            retry_s = random.uniform(FIRST_S, max(FIRST_S, min(LONGEST_S, FIRST_S * 2**self._failures)))
-        self.network.ended(self, retry_s)
-        self._deliver(Disconnected(code, message, retry_s))
+        told = self._patience.ended(failed, stood_s)
+        self.network.ended(self, told.retry_s)
+        self._deliver(told)
 
     # paho's callbacks.
 
@@ -325,7 +317,7 @@ class Link:
             reconnect_on_failure=False,
             manual_ack=True,
         )
-        client.connect_timeout = ANSWER_S
+        client.connect_timeout = PACE.connect
         client.on_connect, client.on_subscribe = self._on_connect, self._on_subscribe
         client.on_message, client.on_publish = self._on_message, self._on_publish
         client.on_disconnect = self._on_disconnect
@@ -340,8 +332,7 @@ class Link:
 
     def _on_connect(self, client: paho.Client, _data: object, _flags: object, reason: Any, properties: Any) -> None:
         if reason.is_failure:
-            code = UNREACHABLE if reason.value in PASSING else REFUSED
-            self._fail(code, f"the broker refused the connection: {reason}")
+            self._fail(not_let_in(self.network.agent_broker, reason, properties))
             return
         self._largest = getattr(properties, "MaximumPacketSize", LARGEST_PACKET)
         self._receive_maximum = getattr(properties, "ReceiveMaximum", _MIDS - 1)
@@ -362,13 +353,13 @@ class Link:
         needed = len(self._subscriptions)
         refused = [str(reason) for reason in reasons[:needed] if reason.is_failure]
         if refused:
-            self._fail(REFUSED, f"the broker refused the subscriptions: {refused[0]}")
+            self._fail(Failed(REFUSED, f"the broker refused the subscriptions: {refused[0]}"))
             return
         without = tuple(
             topic for topic, reason in zip(self._optional, reasons[needed:], strict=True) if reason.is_failure
         )
         self._granted_at = monotonic()
-        self._unanswered = 0
+        self._patience.let_in()
         self.trouble = ""
         self.network.came_up(self)
         self._deliver(Connected(self._session, self._largest, self._receive_maximum, without))
@@ -402,8 +393,14 @@ class Link:
             self.network.figures.confirmed(self.client_id, topic, payload)
         self._deliver(Published(self._number * _MIDS + mid, str(reason) if reason.is_failure else None))
 
-    def _on_disconnect(self, _client: paho.Client, _data: object, _flags: object, reason: Any, _props: object) -> None:
-        self._fail(LOST, f"the connection ended: {reason}")
+    def _on_disconnect(self, _client: paho.Client, _data: object, flags: Any, reason: Any, properties: Any) -> None:
+        if flags.is_disconnect_packet_from_server:
+            self._fail(sent_away(self.network.agent_broker, reason, properties))
+        elif self._granted_at is None:
+            self._fail(Failed(UNREACHABLE, "the broker closed the connection before it had granted everything"))
+        else:
+            by_broker = reason.value == _UNSPECIFIED
+            self._fail(Failed(LOST, f"the connection ended: {reason}", by_broker=by_broker))
 
 
 def _cork(sock: Any, *, on: bool) -> None:

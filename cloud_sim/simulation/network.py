@@ -20,6 +20,8 @@ from cloud_sim.connection import Broker, Misconfigured
 from cloud_sim.simulation.figures import Figures
 from cloud_sim.simulation.link import RECEIVE_MAXIMUM, SESSION_EXPIRY_S, Link
 from cloud_sim.simulation.timers import Timers
+from device_agent.adapters.broker import Address
+from device_agent.adapters.broker import Broker as AgentBroker
 from device_agent.wire.payload import DEFAULT_LIMITS
 
 PACE = 500
@@ -40,6 +42,8 @@ class Network:
     def __init__(self, broker: Broker, figures: Figures, timers: Timers, *, pace: float = PACE) -> None:
         """Raises `Misconfigured` for certificates that cannot be used."""
         self.broker = broker
+        self.agent_broker = AgentBroker(Address(broker.host, broker.port, broker.tls), broker.version)
+        """The same, as the agent's code names it."""
         self.v5 = broker.version == "5"
         self.tls = broker.context() if broker.tls else None
         self.figures = figures

@@ -109,6 +109,9 @@ class Pace:
     """At least; up to three times this."""
     stood: float = 30
     """A connection that lasted this long was a good one: the back-off starts anew after it."""
+    spread: float = 15
+    """After a good one at most: a broker's end ends all, and all come at once if they do not wait differently. Half of
+    the Will's delay, so that nobody is called lost for it."""
     suspicious: int = 4
     """So many good ones in a row that did not last mean a second client with this id. Before MQTT 5, and in Mosquitto
     before 2.1, brokers do not say so."""

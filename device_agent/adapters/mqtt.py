@@ -1,5 +1,6 @@
 """The MQTT connection: made anew for ever, MQTT 5 or 3.1.1. `mqtt_link` is one connection, this is their succession.
 
+`mqtt_patience` decides how long it waits between two.
 One thread, `mqtt`, connects, reads, writes, sees the connection end, waits, and connects again. Nothing that goes
 wrong in a connection ends it, an exception out of the client library or of `deliver` included. `publish`,
 `acknowledge` and `stop` come from other threads; `deliver`, `will` and `sessions` are called from `mqtt` (and
@@ -12,7 +13,6 @@ delivered, with when it is tried again: a reader who wants changes only compares
 """
 
 import contextlib
-import random
 import socket
 import threading
 import time
@@ -20,8 +20,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from device_agent.adapters.broker import Address, Broker, Pace, Wants, parse_url
-from device_agent.adapters.mqtt_reasons import DUPLICATE, LOST, REFUSED, Failed, at
-from device_agent.ports import Connected, Disconnected, TransportEvent, Will
+from device_agent.adapters.mqtt_patience import Patience
+from device_agent.adapters.mqtt_reasons import LOST, Failed, at
+from device_agent.ports import Connected, TransportEvent, Will
 
 if TYPE_CHECKING:
     from device_agent.adapters.mqtt_link import Link
@@ -30,10 +31,6 @@ __all__ = ["Broker", "MqttTransport", "Pace", "Wants", "parse_url"]
 
 # What a join may take after the deadline: closing a socket, not waiting for a broker.
 _LAST_MOMENT_S = 0.5
-# So many connections in a row that came about, and were neither let in nor refused: the broker may be unable to give
-# back the session, as a RabbitMQ cluster is when a node is lost that has the session's queue. A new one it can give.
-# The next one asks for that; only every third, because to a broker that has too much to do it is even more.
-_UNANSWERED = 2
 
 
 class MqttTransport:
@@ -66,10 +63,7 @@ class MqttTransport:
         # Only the thread `mqtt` uses these.
         self._links = 0
         self._session: int | None = None
-        self._failures = 0
-        self._refusals = 0
-        self._brief = 0
-        self._unanswered = 0
+        self._patience = Patience(client_id, self._pace)
         self._elsewhere: Address | None = None
         """Where the broker has sent this client: for one connection, whatever becomes of it."""
 
@@ -143,7 +137,7 @@ class MqttTransport:
             while not self._stopping.is_set():
                 ended, stood_s = self._once()
                 if not self._stopping.is_set():
-                    told = self._judge(ended, stood_s)
+                    told = self._patience.ended(ended, stood_s)
                     # Whoever cannot be told cannot be told that either.
                     with contextlib.suppress(Exception):
                         self._deliver(told)
@@ -178,12 +172,12 @@ class MqttTransport:
                 optional=self._optional,
                 deliver=self._pass_on,
                 wake=self._wake,
-                fresh=self._asks_anew,
+                fresh=self._patience.asks_anew,
             )
             link.connect(self._will(self._session))
             # From here on a broker may hold this session's Will: the next connection needs another number.
             self._session = None
-            self._unanswered += 1
+            self._patience.tried()
             self._current = link
             link.serve(self._woken, self._stopping)
         except Failed as failed:
@@ -197,45 +191,9 @@ class MqttTransport:
                 link.close()
         return ended, link.stood_s() if link is not None else None
 
-    @property
-    def _asks_anew(self) -> bool:
-        return self._unanswered % (_UNANSWERED + 1) == _UNANSWERED
-
     def _pass_on(self, event: TransportEvent) -> None:
         if isinstance(event, Connected):
-            self._unanswered = 0
+            self._patience.let_in()
             # Before it is delivered: the receiver may publish at once.
             self._live = self._current
         self._deliver(event)
-
-    def _judge(self, ended: Failed, stood_s: float | None) -> Disconnected:
-        """What to tell, and when to try again: full jitter, and anew only after a connection that lasted."""
-        pace = self._pace
-        if stood_s is not None and stood_s >= pace.stood:
-            self._failures = self._brief = self._refusals = 0
-        elif stood_s is not None and ended.by_broker and not ended.elsewhere:
-            self._brief += 1
-        else:
-            self._brief = 0
-        if ended.busy or ended.elsewhere or ended.code in (REFUSED, DUPLICATE):
-            self._unanswered = 0
-        code, message = ended.code, ended.message
-        if self._asks_anew:
-            message += " (a new session is asked for)"
-        if self._brief >= pace.suspicious and code == LOST:
-            code = DUPLICATE
-            message = (
-                f"{self._brief} connections in a row were closed soon: is {self._client_id} used by another client?"
-            )
-        if ended.busy:
-            retry_s = random.uniform(pace.longest / 2, pace.longest)
-        elif code == DUPLICATE:
-            retry_s = random.uniform(pace.duplicate, 3 * pace.duplicate)
-        elif code == REFUSED:
-            longest = min(pace.refused_longest, pace.refused * 2 ** min(self._refusals, 10))
-            retry_s = random.uniform(longest / 2, longest)
-            self._refusals += 1
-        else:
-            self._failures += 1
-            retry_s = random.uniform(pace.first, max(pace.first, min(pace.longest, pace.first * 2**self._failures)))
-        return Disconnected(code, message, retry_s)
