@@ -4,29 +4,71 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 
-from benchmarks.world import ROOT, Agent, app, as_in_the_image
+from benchmarks.messages import Ear
+from benchmarks.world import ROOT, Agent, agent, app, as_in_the_image
+from tests.broker import Cable
 
 SETTLED_S = 8.0
 
 
-def written_for_install(agent: Agent, count: int) -> int:
+def written_for_install(running: Agent, count: int) -> int:
     """Bytes that the agent's process caused to be written for an install, to its end."""
-    before = agent.written()
-    agent.publish({"bench": app(count)})
-    agent.converged()
+    before = running.written()
+    running.publish({"bench": app(count)})
+    running.converged()
     # The deletion of the last rows that the broker has follows within this.
     time.sleep(SETTLED_S)
-    return agent.written() - before
+    return running.written() - before
 
 
-def at_rest(agent: Agent, seconds: float) -> tuple[float, float, int, int]:
-    """PSS in MiB, share of a core, bytes written to disk, states published, over so many seconds."""
-    while not agent.states.empty():
-        agent.states.get()
-    cpu, written = agent.cpu_s(), agent.written()
-    time.sleep(seconds)
-    return agent.pss_mib(), (agent.cpu_s() - cpu) / seconds, agent.written() - written, agent.states.qsize()
+@dataclass(frozen=True)
+class Rest:
+    """Of an agent to which nothing happens."""
+
+    pss_mib: float
+    cpu: float
+    """Of a core, from 0 to 1."""
+    written: int
+    """Bytes to disk, in all the time."""
+    messages: int
+    """Of any kind, in all the time."""
+    carried: float
+    """Bytes of MQTT a minute, both ways: a ping and its answer are 4."""
+    wake_ups: float
+    """A minute, of all threads."""
+
+
+def at_rest(port: int, count: int, seconds: float) -> Rest:
+    """With so many services, over so many seconds, by an agent whose connection goes through a relay that counts."""
+    cable = Cable("127.0.0.1", port)
+    cable.plug()
+    try:
+        with agent(port, MQTT_URL=f"mqtt://127.0.0.1:{cable.port}") as resting:
+            # All replaced once: the agent has loaded by now whatever it loads late.
+            for revision in range(2):
+                resting.publish({"bench": app(count, revision)})
+                resting.converged()
+            ear = Ear(resting)
+            time.sleep(SETTLED_S)
+            ear.silence()
+            cpu, written, carried, wake_ups = resting.cpu_s(), resting.written(), cable.carried, resting.wake_ups()
+            time.sleep(seconds)
+            woken = sum(times - wake_ups.get(thread, 0) for thread, times in resting.wake_ups().items())
+            minutes = seconds / 60
+            rest = Rest(
+                pss_mib=resting.pss_mib(),
+                cpu=(resting.cpu_s() - cpu) / seconds,
+                written=resting.written() - written,
+                messages=sum("/up/" in topic for topic, _ in ear.silence()),
+                carried=(cable.carried - carried) / minutes,
+                wake_ups=woken / minutes,
+            )
+            ear.close()
+            return rest
+    finally:
+        cable.unplug()
 
 
 def first_pass(environment: dict[str, str], runs: int) -> list[float]:

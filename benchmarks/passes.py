@@ -3,10 +3,16 @@
 import json
 import threading
 import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlencode
 
-from benchmarks.world import COMMAND, ENGINE, IMAGE, Agent, Starts, app, engine
+import docker
+
+from benchmarks.world import COMMAND, ENGINE, IMAGE, Agent, Events, app, engine, remove_all
 from device_agent.adapters.clock import SystemClock
 from device_agent.adapters.docker_engine import DockerEngine
 from device_agent.adapters.docker_http import EngineHttp
@@ -25,24 +31,24 @@ def nothing_to_do(agent: Agent, count: int) -> tuple[float, float]:
     agent.publish(apps)
     agent.converged(120)
     owner = f"{agent.fleet}/bench"
-    docker = DockerEngine(f"unix://{ENGINE}", owner)
+    real = DockerEngine(f"unix://{ENGINE}", owner)
     # Over plain HTTP, as the agent asks: the SDK alone would take as long again.
     http = EngineHttp(f"unix://{ENGINE}")
     listing = "/containers/json?" + urlencode({"all": "true", "filters": json.dumps({"label": [agent.label]})})
     # As the agent has it: while it hears the engine it need not list all images again.
     stop = threading.Event()
-    heard = docker.events(stop)
+    heard = real.events(stop)
     next(heard)
     threading.Thread(target=lambda: list(heard), daemon=True).start()
     target = read_target(_document(agent, apps))
     wanted = want({"fleet": target}, Naming(owner, f"{agent.fleet}-"), None).apps["bench"]
     attempts = Attempts(SystemClock().now())
     settled = dict.fromkeys(wanted.services, "")
-    docker.observe(None)
+    real.observe(None)
     passes, lists = [], []
     for _ in range(PASSES):
         began = time.perf_counter()
-        plan = plan_app(wanted, docker.observe(), attempts, settled)
+        plan = plan_app(wanted, real.observe(), attempts, settled)
         passes.append(time.perf_counter() - began)
         if plan.steps:
             raise AssertionError(f"there is something to do: {plan}")
@@ -58,29 +64,71 @@ def _document(agent: Agent, apps: dict[str, Any]) -> bytes:
     return json.dumps({"schema": 1, "scope": scope, "epoch": 1, "revision": 1, "apps": apps}).encode()
 
 
-def removed_by_hand(agent: Agent) -> tuple[float, float, float]:
-    """Seconds from `docker rm -f` until it starts again; raw create + start; change → retained state at the broker."""
+@dataclass(frozen=True)
+class Drift:
+    """Seconds of one container that was removed by hand."""
+
+    repaired: float
+    """From its `die` to the `start` of the one in its place, as the engine's events have it."""
+    told: float
+    """From its removal to a retained state that says so, at the broker."""
+    raw: float
+    """Create and start alone: from the call to the `start`."""
+    hearing: float
+    """By a program that does nothing else: it hears the `die`, and creates and starts one of the same name."""
+
+
+def removed_by_hand(agent: Agent) -> Drift:
     agent.publish({"bench": app(3)})
     agent.converged()
-    api = engine()
-    starts = Starts(agent.label)
-    victim = api.containers(filters={"label": [agent.label, "device-agent.service=s001"]})[0]["Id"]
-    # States are at least 2 s apart: what is measured is the first change after a quiet time.
-    time.sleep(2.5)
-    while not agent.states.empty():
-        agent.states.get()
-    told_from = time.monotonic()
-    api.remove_container(victim, force=True)
-    began = time.monotonic()
-    repaired = starts.nth(1) - began
-    at, state = agent.states.get(timeout=10)
-    starts.close()
+    api, events = engine(), Events(agent.label)
+    try:
+        victim = api.containers(filters={"label": [agent.label, "device-agent.service=s001"]})[0]["Id"]
+        # States are at least 2 s apart: what is measured is the first change after a quiet time.
+        time.sleep(2.5)
+        while not agent.states.empty():
+            agent.states.get()
+        removed_at = time.monotonic()
+        api.remove_container(victim, force=True)
+        died = events.next("die")
+        repaired = events.next("start") - died
+    finally:
+        events.close()
+    told_at, state = agent.states.get(timeout=10)
     if not state["converged"]:
         agent.converged()
-    host = api.create_host_config(network_mode=f"{agent.fleet}-bench_default", init=True)
-    began = time.monotonic()
-    raw = api.create_container(IMAGE, COMMAND, host_config=host)["Id"]
-    api.start(raw)
-    took = time.monotonic() - began
-    api.remove_container(raw, force=True)
-    return repaired, took, at - told_from
+    raw, hearing = _raw(api, f"{agent.fleet}-bench_default")
+    return Drift(repaired, told_at - removed_at, raw, hearing)
+
+
+def _raw(api: docker.APIClient, network: str) -> tuple[float, float]:
+    run = "bench-" + uuid.uuid4().hex[:8]
+    host = api.create_host_config(network_mode=network, init=True)
+
+    def create_and_start() -> None:
+        container = api.create_container(IMAGE, COMMAND, name=run, host_config=host, labels={"bench": run})
+        api.start(container["Id"])
+
+    events = Events(f"bench={run}")
+    try:
+        with ThreadPoolExecutor(1) as operator:
+            began = time.time()
+            create_and_start()
+            alone = events.next("start") - began
+            removal = operator.submit(engine().remove_container, run, force=True)
+            died = events.next("die")
+            while True:
+                try:
+                    create_and_start()
+                except docker.errors.APIError as error:
+                    # What is being removed has its name until it is gone.
+                    if error.status_code != HTTPStatus.CONFLICT:
+                        raise
+                else:
+                    break
+            hearing = events.next("start") - died
+            removal.result()
+            return alone, hearing
+    finally:
+        events.close()
+        remove_all(f"bench={run}")

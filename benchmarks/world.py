@@ -53,6 +53,31 @@ class Starts:
         self._stream.close()
 
 
+class Events:
+    """Of containers with a label: when each happened, on the engine's own clock."""
+
+    def __init__(self, label: str) -> None:
+        self._api = engine()
+        self._stream = self._api.events(decode=True, filters={"type": "container", "label": label})
+        self._heard: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        with contextlib.suppress(Exception):
+            for event in self._stream:
+                self._heard.put(event)
+
+    def next(self, action: str, timeout_s: float = 60) -> float:
+        """Seconds since 1970 of the next of this action; what else is heard before it is passed over."""
+        while True:
+            event = self._heard.get(timeout=timeout_s)
+            if event["Action"] == action:
+                return float(event["timeNano"]) / 1e9
+
+    def close(self) -> None:
+        self._stream.close()
+
+
 @dataclass
 class Agent:
     """A running agent and the broker's end of it."""
@@ -106,6 +131,16 @@ class Agent:
             if line.startswith("Pss:"):
                 return int(line.split()[1]) / 1024
         raise AssertionError("no Pss")
+
+    def wake_ups(self) -> dict[str, int]:
+        """How often each of its threads has waited for something until now, and was woken."""
+        found = {}
+        for status in Path(f"/proc/{self.process.pid}/task").glob("*/status"):
+            # A thread that has just ended.
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                lines = dict(line.split(":", 1) for line in status.read_text(encoding="ascii").splitlines())
+                found[status.parent.name] = int(lines["voluntary_ctxt_switches"])
+        return found
 
     def cpu_s(self) -> float:
         fields = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
@@ -173,9 +208,13 @@ def remove_all(label: str) -> None:
 
 
 def _remove(remove: Callable[..., None], name: str, **options: bool) -> None:
-    # Somebody else was quicker.
-    with contextlib.suppress(docker.errors.NotFound):
+    try:
         remove(name, **options)
+    except docker.errors.NotFound:
+        pass  # somebody else was quicker
+    except docker.errors.APIError as error:
+        # Docker 20.10 can lose count of a network's users. No reason to lose what was measured.
+        print(f"{name} stays: {error.explanation}", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -238,6 +238,8 @@ class Cable:
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
         (self.port,) = free_ports(1)
+        self.carried = 0
+        """Bytes, both ways."""
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._flows = threading.Event()
         self._flows.set()
@@ -298,6 +300,7 @@ class Cable:
             while data := source.recv(65536):
                 self._flows.wait()
                 drain.sendall(data)
+                self.carried += len(data)
         for sock in (source, drain):
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
