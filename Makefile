@@ -44,6 +44,7 @@ format: python ## format the code, and fix what ruff can fix
 	@$(RUN) ruff check --fix $(CODE)
 
 bench: setup ## the benchmarks, with the peers beside them
+	@scripts/compose-v2
 	@$(RUN) python -m benchmarks $(ARGS)
 
 # The lock files carry hashes but no index: pip takes the packages from wherever it is set up to.

@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -18,6 +19,7 @@ from benchmarks.rows import Row, draw, show, write
 from benchmarks.world import Agent, agent, app, broker, restarted
 
 SERVICES = 10
+AGENT, RAW = "agent", "raw API"
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as a shell tells it."""
 FEW = 3
@@ -68,15 +70,17 @@ def main() -> int:
 
 
 def _installs(bench: Bench) -> list[Row]:
-    bench.say(f"{SERVICES} services, {bench.runs} runs of agent, raw API and compose in turn ...")
-    by_agent, raw, compose = [], [], []
+    ways = {
+        AGENT: lambda: install.by_agent(bench.agent, SERVICES),
+        RAW: lambda: install.by_engine(SERVICES),
+        **{_name(each): partial(install.by_compose, each, SERVICES) for each in install.composes()},
+    }
+    bench.say(f"{SERVICES} services, {bench.runs} runs of {', '.join(ways)} in turn ...")
+    runs: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for number in range(bench.runs):
-        by_agent.append(install.by_agent(bench.agent, SERVICES))
-        raw.append(install.by_engine(SERVICES))
-        compose.append(install.by_compose(SERVICES))
-        bench.say(
-            f"  {number + 1}: agent {by_agent[-1][0]:.2f} s, raw {raw[-1][0]:.2f} s, compose {compose[-1][0]:.2f} s"
-        )
+        for name, way in ways.items():
+            runs[name].append(way())
+        bench.say(f"  {number + 1}: " + ", ".join(f"{name} {took[-1][0]:.2f} s" for name, took in runs.items()))
     rows = []
     for index, (what, goal) in enumerate(
         (
@@ -84,9 +88,13 @@ def _installs(bench: Bench) -> list[Row]:
             (f"all {SERVICES} changed → replaced", "< compose"),
         )
     ):
-        ours, bare, peer = ([run[index] for run in column] for column in (by_agent, raw, compose))
-        rows.append(Row(what, "s", ours, {"raw API": bare, "compose": peer}, goal))
+        took = {name: [run[index] for run in column] for name, column in runs.items()}
+        rows.append(Row(what, "s", took.pop(AGENT), took, goal))
     return rows
+
+
+def _name(compose: install.Compose) -> str:
+    return f"compose {compose.version}"
 
 
 def _scaling(bench: Bench) -> list[Row]:
@@ -97,7 +105,7 @@ def _scaling(bench: Bench) -> list[Row]:
         for _ in range(min(bench.runs, FEW)):
             ours.append(install.by_agent(bench.agent, count)[0])
             raw.append(install.by_engine(count)[0])
-        rows.append(Row(f"{count} services: published → running", "s", ours, {"raw API": raw}))
+        rows.append(Row(f"{count} services: published → running", "s", ours, {RAW: raw}))
     return rows
 
 
@@ -125,15 +133,17 @@ def _drift(bench: Bench) -> list[Row]:
 
 def _downtime(bench: Bench) -> list[Row]:
     bench.say("a service that is asked while it is replaced ...")
-    recreated, started_first, raw, compose = [], [], [], []
+    recreated, started_first = [], []
+    peers: dict[str, list[float]] = {name: [] for name in (RAW, *map(_name, install.composes()))}
     for _ in range(bench.runs):
         recreated.append(downtime.by_agent(bench.agent, "recreate"))
         started_first.append(downtime.by_agent(bench.agent, "start-first"))
-        raw.append(downtime.by_engine())
-        compose.append(downtime.by_compose())
+        peers[RAW].append(downtime.by_engine())
+        for compose in install.composes():
+            peers[_name(compose)].append(downtime.by_compose(compose))
     what = "longest time without an answer,"
     return [
-        Row(f"{what} recreate", "s", recreated, {"raw API": raw, "compose": compose}, "≤ 1.1 x raw"),
+        Row(f"{what} recreate", "s", recreated, peers, "≤ 1.1 x raw"),
         Row(f"{what} start-first", "s", started_first, goal="a question's time"),
     ]
 

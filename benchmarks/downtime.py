@@ -1,7 +1,7 @@
 """How long a service does not answer while it is replaced, as a client sees it that asks without pause.
 
 By the agent with each strategy, beside the raw API (create the new one, stop the old one, start the new one) and
-Compose. The service answers when any container of it does.
+each Compose that is here. The service answers when any container of it does.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from benchmarks.install import compose
+from benchmarks.install import Compose
 from benchmarks.world import IMAGE, Agent, engine
 
 HTTPD = ["sh", "-c", "echo hello > /www/index.html; exec httpd -f -p 80 -h /www"]
@@ -116,8 +116,8 @@ def by_engine() -> float:
         api.remove_network(run)
 
 
-def by_compose() -> float:
-    """The same with `docker compose up -d`."""
+def by_compose(compose: Compose) -> float:
+    """The same with its `up -d`."""
     project = "bench-" + uuid.uuid4().hex[:8]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "compose.yaml")

@@ -1,8 +1,12 @@
 """10 services, images local: published → all running, beside the raw engine API and `docker compose up -d`.
 
+Beside each Compose that is here: v2, 1.29 or both.
+
 And then the environment of all 10 changed → all replaced. The end is the tenth start event for each of them.
 """
 
+import contextlib
+import functools
 import json
 import subprocess
 import tempfile
@@ -10,6 +14,7 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import docker
@@ -39,8 +44,33 @@ def _agent_to(agent: Agent, starts: Starts, count: int, revision: int) -> float:
     return took
 
 
-def by_compose(count: int) -> tuple[float, float]:
-    """The Compose command that is here, v2 or 1.29."""
+@dataclass(frozen=True)
+class Compose:
+    """A Compose that is here."""
+
+    version: str
+    command: tuple[str, ...]
+
+    def __call__(self, project: str, file: Path, *arguments: str) -> None:
+        run = [*self.command, "-p", project, "-f", str(file), *arguments]
+        subprocess.run(run, check=True, capture_output=True, cwd=ROOT)
+
+
+@functools.cache
+def composes() -> tuple[Compose, ...]:
+    """Each version once: the plugin, the program, and what `scripts/compose-v2` has fetched."""
+    found: dict[str, Compose] = {}
+    for command in (("docker", "compose"), ("docker-compose",), (str(ROOT / ".dev/docker-compose-v2"),)):
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):
+            asked = subprocess.run([*command, "version", "--short"], check=True, capture_output=True, text=True)
+            version = ".".join(asked.stdout.strip().removeprefix("v").split(".")[:2])
+            found.setdefault(version, Compose(version, command))
+    if not found:
+        raise FileNotFoundError("no Compose here: install `docker compose` or `docker-compose`")
+    return tuple(found.values())
+
+
+def by_compose(compose: Compose, count: int) -> tuple[float, float]:
     project = "bench-" + uuid.uuid4().hex[:8]
     starts = Starts(f"com.docker.compose.project={project}")
     with tempfile.TemporaryDirectory() as folder:
@@ -61,11 +91,6 @@ def by_compose(count: int) -> tuple[float, float]:
 
 def _compose_services(count: int, revision: int) -> dict[str, object]:
     return {name: {**service, "restart": "unless-stopped"} for name, service in services(count, revision).items()}
-
-
-def compose(project: str, file: Path, *arguments: str) -> None:
-    command = [str(ROOT / "scripts/compose"), "-p", project, "-f", str(file), *arguments]
-    subprocess.run(command, check=True, capture_output=True)
 
 
 def by_engine(count: int) -> tuple[float, float]:
