@@ -1,6 +1,7 @@
 """`make bench`: every figure beside its peer, measured in one run; medians and the range.
 
-ARGS="downtime drift" runs these parts alone; ARGS="--runs 3 --idle 30 --json FILE --png FILE" goes to the program too.
+ARGS="downtime drift" runs these parts alone. ARGS="--runs 3 --idle 30" goes to the
+program too, and so do --json FILE, --markdown FILE and --png FILE.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks import calls, downtime, fleet, history, idle, install, messages, passes
-from benchmarks.rows import Row, draw, show, write
+from benchmarks.rows import Row, draw, show, write, write_markdown
 from benchmarks.world import Agent, agent, app, broker, restarted
 
 SERVICES = 10
@@ -44,6 +45,7 @@ def main() -> int:
     parser.add_argument("--idle", type=float, default=60, help="seconds at rest")
     parser.add_argument("--devices", type=int, default=5000, help="of the simulated fleet")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--markdown", type=Path, help="also write the table, in Markdown, to this file")
     parser.add_argument("--png", type=Path, help="also draw them")
     options = parser.parse_args()
     unknown = sorted(set(options.parts) - PARTS.keys())
@@ -64,6 +66,8 @@ def main() -> int:
     show(rows)
     if options.json:
         write(rows, options.json)
+    if options.markdown:
+        write_markdown(rows, options.markdown)
     if options.png:
         draw(rows, options.png)
     return 0

@@ -1,4 +1,4 @@
-"""What was measured, and how it is shown: a table for people, JSON for programs, a picture with the peers beside it."""
+"""What was measured, and how it is shown: a table for people and for documents, JSON, a picture with the peers."""
 
 import json
 import statistics
@@ -32,11 +32,17 @@ def show(rows: Sequence[Row]) -> None:
     for column in ("WHAT", "AGENT", "BESIDE", "TO REACH"):
         table.add_column(column)
     for row in rows:
-        beside = ", ".join(f"{name} {_beside(row, values)}" for name, values in row.peers.items())
-        table.add_row(row.what, _figure(row.ours, row.unit), beside, row.goal)
+        table.add_row(*_cells(row, ", "))
         for part, values in row.of.items():
             table.add_row(f"  {part}", _figure(values, row.unit))
     Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def write_markdown(rows: Sequence[Row], file: Path) -> None:
+    """The same table, as docs/performance.md has it."""
+    lines = ["| | agent | beside | to reach |", "|---|---|---|---|"]
+    lines += [f"| {' | '.join(_cells(row, '; '))} |" for row in rows]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def write(rows: Sequence[Row], file: Path) -> None:
@@ -64,6 +70,11 @@ def draw(rows: Sequence[Row], file: Path) -> None:
     for panel in list(panels.flat)[len(shown) :]:
         panel.set_axis_off()
     figure.savefig(file, dpi=110)
+
+
+def _cells(row: Row, between: str) -> tuple[str, str, str, str]:
+    beside = between.join(f"{name} {_beside(row, values)}" for name, values in row.peers.items())
+    return row.what, _figure(row.ours, row.unit), beside, row.goal
 
 
 def _figure(values: Sequence[float], unit: str) -> str:
