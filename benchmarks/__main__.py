@@ -223,6 +223,7 @@ def _fleet(bench: Bench) -> list[Row]:
     bench.say(f"{bench.devices:,} simulated devices, and as many bare subscribers ...")
     found = fleet.fan_out(bench.devices, min(bench.runs, FEW))
     what = f"{bench.devices:,} devices, one target: published →"
+    memory = found.broker_mib
     return [
         Row(
             f"{what} the last `accepted`",
@@ -231,7 +232,12 @@ def _fleet(bench: Bench) -> list[Row]:
             {"bare subscribers": found.bare, "that answer": found.answering},
             "≤ 3 x bare",
         ),
-        Row(f"{what} the last `applied`", "s", found.applied, {}, ""),
+        Row(f"{what} the last `applied`", "s", found.applied),
+        Row("a device's last such release: messages", "messages", [found.messages]),
+        Row("a device's last such release: topics and bodies", "bytes", [found.bytes_]),
+        Row(f"memory of the simulator, {bench.devices:,} devices", "MiB", [found.simulator_mib]),
+        # None: a process that cannot be looked at from here.
+        *([Row(f"memory of Mosquitto, {2 * bench.devices:,} connections", "MiB", [memory])] if memory else []),
     ]
 
 
