@@ -172,7 +172,10 @@ class Store(Protocol):
         """The highest session number that was reserved."""
 
     def reserve_sessions(self, count: int, above: int = 0) -> int:
-        """The first of `count` session numbers, all higher than any before, and than `above`."""
+        """The first of `count` session numbers, all higher than any before, and than `above`.
+
+        A full disk takes them as well; `StoreFull` only where even the file for that is missing.
+        """
 
     def backup(self, file: Path) -> None:
         """A consistent copy of the database, on disk when this returns."""

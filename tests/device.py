@@ -364,7 +364,7 @@ class Device:
                 pass
 
     def _store_call(self, where: str) -> None:
-        if where in ("commit", "committed", "remember_good"):
+        if where in ("commit", "committed", "remember_good", "spare", "spared"):
             self.fuse.call(where)
 
     def _hear(self, event: EngineEvent, owner: str | None) -> None:

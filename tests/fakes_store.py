@@ -88,6 +88,8 @@ class FakeStore:
         """The next commits raise `StoreFull`."""
         self.failing = False
         """The next commit raises `StoreBroken`, and so does everything after it until `load` (a restart)."""
+        self.spare: int | None = 0
+        """As the file `session`; None: it could never be made."""
         self.good: tuple[Target, ...] = ()
         """As `last-good.json`."""
         self.rows = Rows()
@@ -164,13 +166,21 @@ class FakeStore:
         return OutboxCounts(len(self.rows.outbox), self.rows.dropped)
 
     def last_session(self) -> int:
-        return self.rows.session
+        return max(self.rows.session, self.spare or 0)
 
     def reserve_sessions(self, count: int, above: int = 0) -> int:
         self._usable("reserve_sessions")
-        first = max(self.rows.session, above) + 1
-        with self.transaction():
-            self.rows.session = first + count - 1
+        first = max(self.last_session(), above) + 1
+        last = first + count - 1
+        try:
+            with self.transaction():
+                self.rows.session = last
+        except StoreFull:
+            if self.spare is None:
+                raise
+            self.cut("spare")
+            self.spare = last
+            self.cut("spared")
         return first
 
     def backup(self, file: Path) -> None:

@@ -1,4 +1,4 @@
-"""The store on the data volume: `database.sqlite` and two small files beside it.
+"""The store on the data volume: `database.sqlite` and three small files beside it.
 
 Order of a commit: the database first, then `floor.json`. What a floor says has been accepted, so the file must not
 run ahead of a commit that a full disk or a power cut may still undo; cut off in between, the next start finds the
@@ -11,7 +11,8 @@ with the same digest, is then no duplicate but the missing one, and the caller a
 
 Numbers (`seq`, `session`) come from counters that never go back, not from the rows; those of a fresh database begin
 above everything the files beside it tell, and above the clock's seconds. Session numbers are reserved in blocks, one
-commit for many connections; what a block has left at a restart is skipped.
+commit for many connections; what a block has left at a restart is skipped. Those of a full disk are in the file
+`session`; the database is above them again with the next block that it takes.
 
 One thread at a time owns it; it may be another one than opened it. After `StoreBroken` every call raises it: after a
 failed fsync the kernel may have thrown away what the next one would report as written.
@@ -29,12 +30,13 @@ from threading import Event
 from sqlalchemy import Connection, delete
 from sqlalchemy.exc import SQLAlchemyError
 
-from device_agent.adapters import sidecar, store_backup, store_outbox, store_rows
+from device_agent.adapters import sidecar, store_backup, store_outbox, store_rows, store_session
 from device_agent.adapters.sidecar import FLOOR, LAST_GOOD, Kept, higher
 from device_agent.adapters.store_database import StoreLocked, disconnect, failed, working
 from device_agent.adapters.store_outbox import Bounds, Fill
 from device_agent.adapters.store_recovery import DATABASE, SUFFIXES, open_database
 from device_agent.adapters.store_schema import apps, attempts, bad_releases, orders, target_bodies, targets
+from device_agent.adapters.store_session import SESSION
 from device_agent.adapters.store_transaction import Rows, Standing
 from device_agent.model.errors import Refused, StoreBroken, StoreFull
 from device_agent.model.memory import Floor, Memory, Message, OutboxCounts
@@ -47,7 +49,7 @@ LOCK = "lock"
 MAX_NUMBER = 2**53
 LOCK_WAIT_S = 1.0
 """An agent that is being replaced may need a moment to end."""
-OWN_FILES = frozenset({LOCK, FLOOR, LAST_GOOD, *(DATABASE + suffix for suffix in SUFFIXES)})
+OWN_FILES = frozenset({LOCK, FLOOR, LAST_GOOD, SESSION, *(DATABASE + suffix for suffix in SUFFIXES)})
 DEFAULT_BOUNDS = Bounds()
 
 
@@ -73,6 +75,7 @@ class SqliteStore:
             raise
         self._connection = opened.connection
         self._recovered = opened.recovered
+        self._spare_session = opened.session
         self._floors_kept = opened.floor_file.floors
         self._good_kept = _gist(opened.good_file.targets, opened.good_file.floors)
         try:
@@ -129,13 +132,20 @@ class SqliteStore:
         return OutboxCounts(self._standing.fill.rows, self._standing.counters["dropped"])
 
     def last_session(self) -> int:
-        return self._standing.counters["session"]
+        return max(self._standing.counters["session"], self._spare_session)
 
     def reserve_sessions(self, count: int, above: int = 0) -> int:
-        first = max(self._standing.counters["session"], above) + 1
-        with self._committed(), self._work():
-            self._standing.counters["session"] = first + count - 1
-            store_rows.put_counter(self._connection, "session", self._standing.counters["session"])
+        first = max(self.last_session(), above) + 1
+        last = first + count - 1
+        try:
+            with self._committed(), self._work():
+                self._standing.counters["session"] = last
+                store_rows.put_counter(self._connection, "session", last)
+        except StoreFull:
+            with self._work():
+                store_session.write(self._directory, last)
+            # Not the counter's: `floor.json` would tell of it, and the next start take it for that of a lost commit.
+            self._spare_session = last
         return first
 
     def backup(self, file: Path) -> None:

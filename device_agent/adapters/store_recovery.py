@@ -17,7 +17,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from device_agent.adapters import sidecar, store_rows, store_schema
+from device_agent.adapters import sidecar, store_rows, store_schema, store_session
 from device_agent.adapters.sidecar import FLOOR, LAST_GOOD, Kept, higher
 from device_agent.adapters.store_database import Damaged, connect, disconnect, failed, opening, raw
 from device_agent.model.errors import StoreBroken
@@ -37,6 +37,8 @@ class Opened:
     floor_file: Kept
     good_file: Kept
     recovered: str | None
+    session: int
+    """The highest number beside the database; 0: it never had to be written there."""
     schema: int | None
     """Its version as it was found; None: it is a fresh one."""
 
@@ -44,6 +46,8 @@ class Opened:
 def open_database(directory: Path, clock: Clock) -> Opened:
     """The whole ladder. Raises `StoreLocked`, `StoreFull`, `StoreBroken`."""
     words: list[str] = []
+    # Before the database, so that there is none without it.
+    session = store_session.read(directory)
     floor_file = _read(directory / FLOOR, words)
     good_file = _read(directory / LAST_GOOD, words)
     kept = Kept(
@@ -63,7 +67,7 @@ def open_database(directory: Path, clock: Clock) -> Opened:
             raise
     except Damaged as damage:  # a fresh one, and still not as it was written: there is no next rung
         raise StoreBroken(f"{path}: {damage}") from damage
-    return Opened(connection, floor_file, good_file, "; ".join(words) or None, schema)
+    return Opened(connection, floor_file, good_file, "; ".join(words) or None, session, schema)
 
 
 def check(connection: Connection) -> None:

@@ -17,10 +17,11 @@ from device_agent.adapters.sidecar import FLOOR, LAST_GOOD
 from device_agent.adapters.store import LOCK
 from device_agent.adapters.store_database import StoreLocked, disconnect, failed
 from device_agent.adapters.store_recovery import DATABASE, SUFFIXES, open_database
+from device_agent.adapters.store_session import SESSION
 from device_agent.ports import Clock
 
 # With its log: what was not yet checkpointed is in there alone.
-_COPIED = (*(DATABASE + suffix for suffix in SUFFIXES), FLOOR, LAST_GOOD)
+_COPIED = (*(DATABASE + suffix for suffix in SUFFIXES), FLOOR, LAST_GOOD, SESSION)
 _BLOCK = 4096
 
 

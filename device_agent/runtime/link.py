@@ -116,8 +116,8 @@ class Link:
     def _reserve(self) -> None:
         """Numbers for the next connections, above all that any process of this device has taken.
 
-        One that could write none took those after the last reserved one, or after the time of day in seconds: the first
-        that another process reserves leave room for both.
+        One whose store could write none, not even the place for a full disk, took those after the last reserved one, or
+        after the time of day in seconds: the first that another process reserves leave room for both.
         """
         with self._lock:
             if len(self._free_sessions) >= _SESSIONS // 2:

@@ -1,15 +1,17 @@
 """What every store promises, held to by the real one and by the fake that other tests stand on."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from device_agent.adapters.store import Bounds, open_store
-from device_agent.model.errors import Refused, StoreBroken
+from device_agent.model.errors import Refused, StoreBroken, StoreFull
 from device_agent.model.memory import (
     AcceptedTarget,
     AppRecord,
@@ -42,6 +44,10 @@ class Hands:
         return self.seconds
 
 
+def no_room(*_: object) -> None:
+    raise StoreFull("database or disk is full")
+
+
 @dataclass
 class Bench:
     """A place where a store lives. `restart` is the next agent on the same data."""
@@ -69,6 +75,18 @@ class Bench:
         else:
             self.current.load()
         return self.current
+
+    @contextmanager
+    def full(self) -> Iterator[None]:
+        """A disk on which no commit finds room."""
+        if isinstance(self.current, FakeStore):
+            self.current.full = True
+            yield
+            self.current.full = False
+        else:
+            with pytest.MonkeyPatch.context() as patched:
+                patched.setattr("device_agent.adapters.store_rows.put_counter", no_room)
+                yield
 
     def another(self) -> Store:
         """A store on a fresh volume."""
@@ -375,6 +393,33 @@ def test_session_numbers_can_be_asked_for_from_above_another(bench: Bench) -> No
     first = store.reserve_sessions(1)
     assert store.reserve_sessions(5, first + 100) == first + 101
     assert store.reserve_sessions(5, first) == first + 106
+
+
+def test_session_numbers_rise_over_a_full_disk(bench: Bench) -> None:
+    store = bench.store()
+    given = [store.reserve_sessions(10)]
+    for full in (True, True, False, True, False):
+        with bench.full() if full else nullcontext():
+            for _ in range(2):
+                store = bench.restart()
+                assert store.last_session() >= given[-1]
+                given += [store.reserve_sessions(10), store.reserve_sessions(10)]
+                assert store.last_session() == given[-1] + 9
+    steps = {after - before for before, after in pairwise(given)}
+    assert steps == {10}  # none is skipped either: they must not get further ahead of the clock than they have to
+    assert store.load().recovered is None
+
+
+def test_what_is_committed_after_a_full_disk_is_no_sign_of_a_loss(bench: Bench) -> None:
+    """The database does not have the newest session numbers yet when the files beside it are written."""
+    store = bench.store()
+    with bench.full():
+        session = store.reserve_sessions(10)
+    put(store, accepted(ended="applied"))
+    store.remember_good((target(),))
+    store = bench.restart()
+    assert store.load().recovered is None
+    assert store.reserve_sessions(1) == session + 10
 
 
 @pytest.mark.parametrize(

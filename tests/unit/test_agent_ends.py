@@ -12,7 +12,7 @@ from device_agent.runtime.ending import LAST_LOOK_S
 from device_agent.runtime.inbox import ThreadDied
 from device_agent.runtime.workers import CALL, STOP
 from tests.builders import app, payload, service
-from tests.device import TOPICS, Device, Jobs, settled
+from tests.device import TOPICS, Device, Jobs, PowerCut, settled
 
 WEB = {"web": app(api=service())}
 WEB2 = {"web": app(api=service("api:2"))}
@@ -338,8 +338,9 @@ def test_a_disk_that_is_full_at_every_connection_does_not_end_the_agent():
 
 @pytest.mark.parametrize("days", [0, 400])
 @pytest.mark.parametrize("reboots", [0, 3])
-def test_sessions_rise_over_a_boot_on_a_full_disk(reboots: int, days: int):
+def test_sessions_rise_over_a_boot_on_a_full_disk_without_the_file_for_it(reboots: int, days: int):
     device = settled(WEB)
+    device.store.spare = None
     sessions = [device.broker.session]
 
     def reboot() -> None:
@@ -357,6 +358,59 @@ def test_sessions_rise_over_a_boot_on_a_full_disk(reboots: int, days: int):
     device.store.full = False
     reboot()
     assert sessions == sorted(set(sessions))
+
+
+@pytest.mark.parametrize("connections", [1, 70])
+@pytest.mark.parametrize("good_boots", [0, 2])
+def test_sessions_rise_over_boots_on_a_full_disk(good_boots: int, connections: int):
+    """Also where it gets room, or loses it, while an agent runs; all at once, so ahead of the clock's seconds."""
+    device = settled(WEB)
+    sessions = [device.broker.session]
+
+    def reboot(*, full: bool) -> None:
+        device.cut_power()
+        device.store.full = full
+        device.boot(connect=False)
+        for _ in range(connections):
+            sessions.append(device.broker.connect())
+            device.broker.disconnect()
+            device.settle()
+
+    for _ in range(2):
+        for _ in range(good_boots):
+            reboot(full=False)
+        for _ in range(2):
+            reboot(full=True)
+        device.store.full = False
+        sessions.append(device.broker.connect())
+        device.settle()
+    assert sessions == sorted(set(sessions))
+
+
+def test_sessions_rise_wherever_a_boot_on_a_full_disk_was_cut_off():
+    at, cuts = 0, []
+    while len(cuts) == at:
+        at += 1
+        device = settled(WEB)
+        sessions = [device.broker.session]
+        device.cut_power()
+        device.store.full = True
+        device.fuse.reset(at)
+        try:
+            device.boot(connect=False)
+            device.broker.connect()
+            device.settle()
+        except PowerCut as cut:
+            cuts.append(str(cut))
+        if device.broker.session not in (sessions[0], None):
+            sessions.append(device.broker.session)
+        for full in (True, False):
+            device.cut_power()
+            device.store.full = full
+            device.boot(connect=False)
+            sessions.append(device.broker.connect())
+        assert sessions == sorted(set(sessions)), device.fuse.calls
+    assert {"spare", "spared"} <= set(cuts)
 
 
 def test_a_boot_on_a_full_disk_runs_what_is_stored_and_tells_it():

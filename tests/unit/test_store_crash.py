@@ -18,14 +18,15 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event
 
-from device_agent.adapters import migrations, sidecar, store_schema
+from device_agent.adapters import migrations, sidecar, store_rows, store_schema
 from device_agent.adapters.store import open_store
+from device_agent.model.errors import StoreFull
 from device_agent.model.memory import AcceptedTarget, Floor, Memory
 from device_agent.model.target import Target, Version
 
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
 KILLED = 99
-CALLS = ("fsync", "open", "rename", "replace", "unlink")
+CALLS = ("fdatasync", "fsync", "open", "pwrite", "rename", "replace", "unlink")
 OLD, NEW = Version(1, 42), Version(1, 43)
 
 
@@ -212,6 +213,44 @@ def test_a_restore_is_whole_or_not_there(place: Path) -> None:
         emptied(folder)
 
     assert killed_everywhere(work, afterwards) > 25
+
+
+def test_session_numbers_of_a_full_disk_rise_wherever_it_was_cut_off(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, folder, told = place / "before", place / "data", place / "told"
+
+    def full(*_: object) -> None:
+        raise StoreFull("database or disk is full")
+
+    def connect(folder: Path, *, full_disk: bool) -> None:
+        with monkeypatch.context() as patched:
+            store = open_store(folder, At())
+            if full_disk:
+                patched.setattr(store_rows, "put_counter", full)
+            for _ in range(2):
+                first = store.reserve_sessions(64)
+                with told.open("a") as log:
+                    log.write(f"{first} {first + 63}\n")
+            store.close()
+
+    connect(before, full_disk=False)
+    earlier = told.read_text()
+
+    def work() -> None:
+        told.write_text(earlier)
+        shutil.copytree(before, folder)
+        connect(folder, full_disk=True)
+
+    def afterwards(_: bool) -> None:
+        connect(folder, full_disk=True)
+        connect(folder, full_disk=False)
+        numbers = [int(number) for number in told.read_text().split()]
+        assert numbers == sorted(set(numbers))
+        assert load(folder).recovered is None
+        emptied(folder)
+
+    assert killed_everywhere(work, afterwards) > 15
 
 
 SECOND = """

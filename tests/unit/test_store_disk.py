@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from device_agent.adapters import sidecar
+from device_agent.adapters import sidecar, store_rows
 from device_agent.adapters.sidecar import Kept
 from device_agent.adapters.store import SqliteStore, open_store
 from device_agent.adapters.store_database import raw
@@ -319,6 +319,76 @@ def test_a_start_finds_as_much_room_as_its_rehearsal_says_that_it_needs(tmp_path
         with rehearsed(folder, At()) as enough:
             assert enough.finds_room
         open_store(folder, At()).close()
+
+
+def test_a_disk_without_a_byte_takes_session_numbers_over_restarts(tmp_path: Path) -> None:
+    """The database cannot even undo: its file for that has no room. What it has can still be read."""
+    with small_disk(tmp_path / "disk") as fill:
+        folder, filler = tmp_path / "disk" / "data", tmp_path / "disk" / "filler"
+        store = open_store(folder, At())
+        given = [store.reserve_sessions(64)]
+        store.close()
+        in_database = given[0] + 63
+        for full in (True, True, False, True):
+            if full:
+                fill()
+            store = open_store(folder, At())
+            assert store._standing.counters["session"] == in_database
+            given += [store.reserve_sessions(64) for _ in range(60)]  # what is left of a page takes a few commits
+            in_database = store._standing.counters["session"]
+            assert (in_database == given[-1] + 63) != full
+            store.close()
+            filler.unlink(missing_ok=True)
+        assert given == [given[0] + 64 * count for count in range(len(given))]
+
+
+def test_a_full_disk_without_the_session_file_refuses_numbers_and_runs_on(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as fill:
+        folder = tmp_path / "disk" / "data"
+        store = open_store(folder, At())
+        session = store.reserve_sessions(64)
+        store.close()
+        (folder / "session").unlink()
+        fill()
+        store = open_store(folder, At())
+        with pytest.raises(StoreFull, match="session"):
+            _ = [store.reserve_sessions(64) for _ in range(60)]
+        assert store.last_session() >= session + 63
+        assert store.load().recovered is None
+        store.close()
+        (tmp_path / "disk" / "filler").unlink()
+        open_store(folder, At()).close()
+        assert (folder / "session").exists()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"9", b"0000001795548974 00000000\n", b"\xff" * 26, b"0" * 16 + b" ", b"x" * 100_000]
+)
+def test_a_session_file_that_is_not_as_it_was_written_is_made_anew(tmp_path: Path, content: bytes) -> None:
+    store = open_store(tmp_path, At())
+    session, sound = store.reserve_sessions(1), (tmp_path / "session").read_bytes()
+    store.close()
+    (tmp_path / "session").write_bytes(content)
+    store = open_store(tmp_path, At())
+    assert store.reserve_sessions(1) == session + 1
+    assert store.load().recovered is None
+    store.close()
+    assert (tmp_path / "session").read_bytes() == sound
+
+
+def test_a_failed_write_of_the_session_file_ends_the_store(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    def full(*_: object) -> None:
+        raise StoreFull("database or disk is full")
+
+    monkeypatch.setattr(store_rows, "put_counter", full)
+    monkeypatch.setattr(os, "fdatasync", failing)
+    with pytest.raises(StoreBroken):
+        store.reserve_sessions(1)
+    with pytest.raises(StoreBroken):
+        store.load()
 
 
 def test_a_lost_database_on_a_full_disk_says_so(tmp_path: Path) -> None:

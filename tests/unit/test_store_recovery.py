@@ -116,7 +116,9 @@ def test_files_are_for_the_owner_alone(folder: Path) -> None:
     store = open_store(folder, At())
     modes = {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
     store.close()
-    assert modes == dict.fromkeys([DATABASE, f"{DATABASE}-wal", "floor.json", "last-good.json", "lock"], 0o600)
+    assert modes == dict.fromkeys(
+        [DATABASE, f"{DATABASE}-wal", "floor.json", "last-good.json", "lock", "session"], 0o600
+    )
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -411,7 +413,7 @@ def test_a_database_copied_by_hand_with_its_log_can_be_restored(lived_in: Path, 
     assert version(memory) == NEWEST
 
 
-@pytest.mark.parametrize("name", [DATABASE, f"{DATABASE}-wal", "floor.json", "last-good.json", "lock"])
+@pytest.mark.parametrize("name", [DATABASE, f"{DATABASE}-wal", "floor.json", "last-good.json", "lock", "session"])
 def test_the_agents_own_files_are_no_place_for_a_backup(folder: Path, name: str) -> None:
     store = open_store(folder, At())
     for action in (store.backup, store.restore):
