@@ -21,6 +21,8 @@ class Shop:
     def __init__(self, own_engine: OwnEngine | None) -> None:
         self._own_engine = own_engine
         self._sold: list[str] = []
+        self.given_away: set[str] = set()
+        """Names that mean somebody else's image by now, who alone may remove it."""
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -55,7 +57,7 @@ class Shop:
 
     def on(self, host: Host) -> list[str]:
         """What of it an engine has."""
-        return [image for image in self._sold if host.api.images(name=image)]
+        return [image for image in self._sold if image not in self.given_away and host.api.images(name=image)]
 
     def remove_from(self, host: Host) -> None:
         for image in self._sold:
