@@ -257,7 +257,9 @@ def nonsense(bench: Bench) -> None:
     _refuses_as_stale(bench, older)
     before = bench.device.identities()
     refused = len(bench.device.acks(verdict="rejected"))
-    for payload in (_old(bench), b"\xff\xfe{", b'{"schema": 1}', b"[" * 100_000, secrets.token_bytes(1_100_000)):
+    # In one connection a stale version is told once: this one is another than `older` in each run.
+    evil = _evil(bench, older["revision"] - 1)
+    for payload in (evil, b"\xff\xfe{", b'{"schema": 1}', b"[" * 100_000, secrets.token_bytes(1_100_000)):
         bench.client.publish(bench.device.fleet_target, payload, retain=False)
     eventually(lambda: len(bench.device.acks(verdict="rejected")) >= refused + 5, 20, "truthful: each is refused")
     assert bench.device.identities() == before, "fail-static: it touched something"
@@ -280,12 +282,9 @@ def oversized(bench: Bench) -> None:
     bench.publish()
 
 
-def _old(bench: Bench) -> bytes:
-    """Another one in each run: in one connection a stale version is told once."""
-    scope: dict[str, Any] = {"fleet": bench.device.fleet, "device": None}
-    return json.dumps(
-        {"schema": 1, "scope": scope, "epoch": 1, "revision": bench.number // 2, "apps": {"evil": {}}}
-    ).encode()
+def _evil(bench: Bench, revision: int) -> bytes:
+    body = {"schema": 1, "scope": {"fleet": bench.device.fleet, "device": None}, "epoch": 1, "revision": revision}
+    return json.dumps({**body, "apps": {"evil": {}}}).encode()
 
 
 @fault(f"{FLOOD} targets in a burst", GROUP)
