@@ -144,7 +144,7 @@ def _leave_room(group: Path) -> None:
 
 
 def _raises(callback: str) -> None:
-    @fault(f"an exception in {callback}", GROUP, within_s=60, ends=1)
+    @fault(f"an exception in {callback}", GROUP, within_s=60, ends=int(callback == "events"))
     def raising(bench: Bench) -> None:
         bench.kill()
         at = bench.random.randint(1, MOST_CALLS if callback in OFTEN_CALLED else 1)
