@@ -28,6 +28,7 @@ from tests.faults.soak import soak
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as a shell tells it."""
+STOPPING = b"interrupted: no other run begins; it ends with those under way, and clears up (a few minutes at most)\n"
 SECONDS = (
     "kill -9 at a random moment of an apply",
     "cable pulled in the middle of an apply",
@@ -58,7 +59,6 @@ def main() -> int:
         for each in chosen:
             print(f"{each.group:9} {each.name}")
         return 0
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(stderr=True)
     if forbidden := [each for each in chosen if not each.may_be_tried]:
         console.print(f"left out, because only root may do them: {len(forbidden)} of {len(chosen)} faults")
@@ -66,9 +66,9 @@ def main() -> int:
     host = Host(os.environ.get("DOCKER_HOST") or DEFAULT_URL, f"faults-{secrets.token_hex(3)}")
     seconds = [FAULTS[name] for name in SECONDS] if options.compound else []
     wish = Wish(host, options.runs, options.seed, seconds, options.step)
+    _stop_at_a_signal(wish)
     console.print(f"seed {options.seed}: {len(chosen)} faults, {options.runs} runs each")
     finished: list[Outcome] = []
-    interrupted = False
     try:
         # What devices print at their end is for pytest; here it is in the files that `run` keeps.
         with contextlib.redirect_stdout(io.StringIO()):
@@ -82,17 +82,27 @@ def main() -> int:
                     _write(options, finished)  # a run that is stopped has told what it found
 
                 carry_out(wish, chosen, options.hands, told)
-    except KeyboardInterrupt:
-        console.print("interrupted: this is what had come to its end")
-        interrupted = True
     finally:
         host.close()
     finished.sort(key=lambda outcome: chosen.index(outcome.fault))
     Console(width=None if sys.stdout.isatty() else 180).print(table(finished))
     _write(options, finished)
-    if interrupted:
+    if wish.stop.is_set():
+        console.print("interrupted: these are the runs that came to their end")
         return INTERRUPTED
     return 1 if any(each.broken for each in finished) else 0
+
+
+def _stop_at_a_signal(wish: Wish) -> None:
+    """Ctrl-C and SIGTERM, also the second one, which must not cut short what clears up after the first."""
+
+    def told_to(*_: object) -> None:
+        # Not through the console: this comes in the middle of anything, also of a line of its.
+        os.write(sys.stderr.fileno(), STOPPING)
+        wish.stop.set()
+
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, told_to)
 
 
 def _count(text: str) -> int:

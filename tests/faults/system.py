@@ -22,7 +22,8 @@ def injecting(pid: int, call: str, what: str) -> Iterator[None]:
     """`what` happens at the system call: `signal=KILL:when=7`, `error=EIO:when=1+`. Counted for each thread alone."""
     with tempfile.TemporaryFile("w+") as said:
         command = ["strace", "-f", "-qq", "-p", str(pid), "-o", os.devnull, "-e", f"trace={call},exit_group"]
-        tracer = subprocess.Popen([*command, "-e", f"inject={call}:{what}"], stderr=said)
+        # In a session of its own: Ctrl-C is for this program, which lets the run come to its end.
+        tracer = subprocess.Popen([*command, "-e", f"inject={call}:{what}"], stderr=said, start_new_session=True)
         try:
             eventually(lambda: _traced(pid) or tracer.poll() is not None, ATTACHED_S, "strace is attached")
             # It ends with 0 when who it traces has ended already.
