@@ -15,12 +15,12 @@ import signal
 import statistics
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from tests.e2e.host import DEFAULT_URL, Host
+from tests.faults.arguments import writable
 from tests.faults.fault import Fault
 from tests.faults.groups import FAULTS, GROUPS
 from tests.faults.run import Outcome, Wish, carry_out
@@ -48,8 +48,10 @@ def main() -> int:
     parser.add_argument("--hands", type=_count, default=4, help="devices broken side by side (default 4)")
     parser.add_argument("--compound", action="store_true", help="a second fault during the recovery from each")
     parser.add_argument("--soak", type=float, metavar="SECONDS", help="random faults on one device for so long")
-    parser.add_argument("--json", type=Path, help="also write the outcomes to this file")
-    parser.add_argument("--markdown", type=Path, help="also write the table to this file, as in docs/reliability.md")
+    parser.add_argument("--json", type=writable, help="also write the outcomes to this file")
+    parser.add_argument(
+        "--markdown", type=writable, help="also write the table to this file, as in docs/reliability.md"
+    )
     options = parser.parse_args()
     chosen = [each for each in FAULTS.values() if _meant(each, options.words)]
     chosen.sort(key=lambda each: GROUPS.index(each.group))
@@ -79,18 +81,18 @@ def main() -> int:
                 def told(done: Outcome) -> None:
                     console.print(_line(done))
                     finished.append(done)
-                    _write(options, finished)  # a run that is stopped has told what it found
+                    _write(options, finished, console)  # a run that is stopped has told what it found
 
                 carry_out(wish, chosen, options.hands, told)
     finally:
         host.close()
     finished.sort(key=lambda outcome: chosen.index(outcome.fault))
     Console(width=None if sys.stdout.isatty() else 180).print(table(finished))
-    _write(options, finished)
+    written = _write(options, finished, console)
     if wish.stop.is_set():
         console.print("interrupted: these are the runs that came to their end")
         return INTERRUPTED
-    return 1 if any(each.broken for each in finished) else 0
+    return 1 if any(each.broken for each in finished) or not written else 0
 
 
 def _stop_at_a_signal(wish: Wish) -> None:
@@ -112,11 +114,18 @@ def _count(text: str) -> int:
     return count
 
 
-def _write(options: argparse.Namespace, outcomes: Sequence[Outcome]) -> None:
-    if options.json:
-        options.json.write_text(json.dumps([_row(each) for each in outcomes], indent=1) + "\n")
-    if options.markdown:
-        options.markdown.write_text(markdown(outcomes), encoding="utf-8")
+def _write(options: argparse.Namespace, outcomes: Sequence[Outcome], console: Console) -> bool:
+    """False when a file could not be written, which has been told: the runs go on."""
+    try:
+        if options.json:
+            rows = [_row(each) for each in outcomes]
+            options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        if options.markdown:
+            options.markdown.write_text(markdown(outcomes), encoding="utf-8")
+    except OSError as error:
+        console.print(f"the outcomes could not be written: {error}")
+        return False
+    return True
 
 
 def _meant(each: Fault, words: Sequence[str]) -> bool:

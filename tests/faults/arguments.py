@@ -1,0 +1,16 @@
+"""What may be said to `make faults` and `make cluster`, each refused with a sentence before anything begins."""
+
+import argparse
+import os
+from pathlib import Path
+
+
+def writable(text: str) -> Path:
+    """A file that can be written at the end of hours; nothing is made yet."""
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is a folder, not a file")
+    place = path if path.exists() else path.parent
+    if not ((path.exists() or place.is_dir()) and os.access(place, os.W_OK)):
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be written")
+    return path
