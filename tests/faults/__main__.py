@@ -16,6 +16,7 @@ import statistics
 import sys
 from collections.abc import Sequence
 
+import docker.errors
 from rich.console import Console
 from rich.table import Table
 
@@ -26,6 +27,8 @@ from tests.faults.groups import FAULTS, GROUPS
 from tests.faults.run import Outcome, Wish, carry_out
 from tests.faults.soak import soak
 
+CANNOT = 2
+"""The exit code when nothing could be tried, as argparse has it for a wrong word."""
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as a shell tells it."""
 STOPPING = b"interrupted: no other run begins; it ends with those under way, and clears up (a few minutes at most)\n"
@@ -65,7 +68,12 @@ def main() -> int:
     if forbidden := [each for each in chosen if not each.may_be_tried]:
         console.print(f"left out, because only root may do them: {len(forbidden)} of {len(chosen)} faults")
         chosen = [each for each in chosen if each.may_be_tried]
-    host = Host(os.environ.get("DOCKER_HOST") or DEFAULT_URL, f"faults-{secrets.token_hex(3)}")
+    url = os.environ.get("DOCKER_HOST") or DEFAULT_URL
+    try:
+        host = Host(url, f"faults-{secrets.token_hex(3)}")
+    except docker.errors.DockerException as error:
+        console.print(f"no container engine answers at {url}: `make setup` starts one\n({error})", highlight=False)
+        return CANNOT
     seconds = [FAULTS[name] for name in SECONDS] if options.compound else []
     wish = Wish(host, options.runs, options.seed, seconds, options.step)
     _stop_at_a_signal(wish)
