@@ -64,7 +64,7 @@ def main() -> int:
         for each in chosen:
             print(f"{each.group:9} {each.name}")
         return 0
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False, highlight=False)
     if forbidden := [each for each in chosen if not each.may_be_tried]:
         console.print(f"left out, because only root may do them: {len(forbidden)} of {len(chosen)} faults")
         chosen = [each for each in chosen if each.may_be_tried]
@@ -72,7 +72,7 @@ def main() -> int:
     try:
         host = Host(url, f"faults-{secrets.token_hex(3)}")
     except docker.errors.DockerException as error:
-        console.print(f"no container engine answers at {url}: `make setup` starts one\n({error})", highlight=False)
+        console.print(f"no container engine answers at {url}: `make setup` starts one\n({error})")
         return CANNOT
     seconds = [FAULTS[name] for name in SECONDS] if options.compound else []
     wish = Wish(host, options.runs, options.seed, seconds, options.step)
@@ -95,7 +95,7 @@ def main() -> int:
     finally:
         host.close()
     finished.sort(key=lambda outcome: chosen.index(outcome.fault))
-    Console(width=None if sys.stdout.isatty() else 180).print(table(finished))
+    Console(width=None if sys.stdout.isatty() else 180, markup=False).print(table(finished))
     written = _write(options, finished, console)
     if wish.stop.is_set():
         console.print("interrupted: these are the runs that came to their end")
