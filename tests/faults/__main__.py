@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.e2e.host import DEFAULT_URL, Host
-from tests.faults.arguments import writable
+from tests.faults.arguments import count, duration, writable
 from tests.faults.fault import Fault
 from tests.faults.groups import FAULTS, GROUPS
 from tests.faults.run import Outcome, Wish, carry_out
@@ -45,12 +45,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make faults", description=__doc__)
     parser.add_argument("words", nargs="*", metavar="WORD", help="only faults with one of these in the name or group")
     parser.add_argument("--list", action="store_true", help="name them, and do nothing")
-    parser.add_argument("--runs", type=_count, default=3, help="of each fault (default 3)")
+    parser.add_argument("--runs", type=count, default=3, help="of each fault (default 3)")
     parser.add_argument("--seed", default=secrets.token_hex(4), help="repeat the runs of a seed that was told")
-    parser.add_argument("--step", type=_count, default=1, help="a sweep takes every so manieth occasion (default 1)")
-    parser.add_argument("--hands", type=_count, default=4, help="devices broken side by side (default 4)")
+    parser.add_argument("--step", type=count, default=1, help="a sweep takes every so manieth occasion (default 1)")
+    parser.add_argument("--hands", type=count, default=4, help="devices broken side by side (default 4)")
     parser.add_argument("--compound", action="store_true", help="a second fault during the recovery from each")
-    parser.add_argument("--soak", type=float, metavar="SECONDS", help="random faults on one device for so long")
+    parser.add_argument("--soak", type=duration, metavar="SECONDS", help="random faults on one device for so long")
     parser.add_argument("--json", type=writable, help="also write the outcomes to this file")
     parser.add_argument(
         "--markdown", type=writable, help="also write the table to this file, as in docs/reliability.md"
@@ -82,7 +82,7 @@ def main() -> int:
     try:
         # What devices print at their end is for pytest; here it is in the files that `run` keeps.
         with contextlib.redirect_stdout(io.StringIO()):
-            if options.soak:
+            if options.soak is not None:
                 soak(wish, chosen, options.soak, console.print, finished)
             else:
 
@@ -113,13 +113,6 @@ def _stop_at_a_signal(wish: Wish) -> None:
 
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, told_to)
-
-
-def _count(text: str) -> int:
-    count = int(text) if text.isdecimal() else 0
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
-    return count
 
 
 def _write(options: argparse.Namespace, outcomes: Sequence[Outcome], console: Console) -> bool:

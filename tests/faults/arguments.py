@@ -1,8 +1,27 @@
 """What may be said to `make faults` and `make cluster`, each refused with a sentence before anything begins."""
 
 import argparse
+import math
 import os
 from pathlib import Path
+
+
+def count(text: str) -> int:
+    number = int(text) if text.isdecimal() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
+    return number
+
+
+def duration(text: str) -> float:
+    """In seconds."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return seconds
 
 
 def writable(text: str) -> Path:

@@ -5,7 +5,25 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.arguments import writable
+from tests.faults.arguments import count, duration, writable
+
+
+def test_a_soak_lasts_for_seconds() -> None:
+    assert duration("3600") == 3600
+    assert duration("0.5") == 0.5
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "-inf", "", "an hour"])
+def test_a_soak_without_a_beginning_or_an_end_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="seconds above 0"):
+        duration(text)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "", "many"])
+def test_a_count_starts_at_one(text: str) -> None:
+    assert count("1") == 1
+    with pytest.raises(argparse.ArgumentTypeError, match="from 1 on"):
+        count(text)
 
 
 def test_a_file_that_can_be_written_is_not_made_yet(tmp_path: Path) -> None:
