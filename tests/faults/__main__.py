@@ -14,7 +14,7 @@ import secrets
 import signal
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import docker.errors
 from rich.console import Console
@@ -42,32 +42,20 @@ SECONDS = (
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="make faults", description=__doc__)
-    parser.add_argument("words", nargs="*", metavar="WORD", help="only faults with one of these in the name or group")
-    parser.add_argument("--list", action="store_true", help="name them, and do nothing")
-    parser.add_argument("--runs", type=count, default=3, help="of each fault (default 3)")
-    parser.add_argument("--seed", default=secrets.token_hex(4), help="repeat the runs of a seed that was told")
-    parser.add_argument("--step", type=count, default=1, help="a sweep takes every so manieth occasion (default 1)")
-    parser.add_argument("--hands", type=count, default=4, help="devices broken side by side (default 4)")
-    parser.add_argument("--compound", action="store_true", help="a second fault during the recovery from each")
-    parser.add_argument("--soak", type=duration, metavar="SECONDS", help="random faults on one device for so long")
-    parser.add_argument("--json", type=writable, help="also write the outcomes to this file")
-    parser.add_argument(
-        "--markdown", type=writable, help="also write the table to this file, as in docs/reliability.md"
-    )
-    options = parser.parse_args()
-    chosen = [each for each in FAULTS.values() if _meant(each, options.words)]
-    chosen.sort(key=lambda each: GROUPS.index(each.group))
-    if not chosen:
-        parser.error("no fault has that in its name: --list names them")
+    options, chosen = _asked_for()
     if options.list:
         for each in chosen:
             print(f"{each.group:9} {each.name}")
         return 0
     console = Console(stderr=True, markup=False, highlight=False)
-    if forbidden := [each for each in chosen if not each.may_be_tried]:
-        console.print(f"left out, because only root may do them: {len(forbidden)} of {len(chosen)} faults")
-        chosen = [each for each in chosen if each.may_be_tried]
+    chosen = _fit(chosen, lambda each: each.may_be_tried, "only root may do them", console)
+    plan = f"{options.runs} runs each"
+    if options.soak is not None:
+        chosen = _fit(chosen, lambda each: each.mild, "they spoil a device or need an engine of their own", console)
+        plan = f"a soak of {options.soak:g} s"
+    if not chosen:
+        console.print("no fault is left to be tried")
+        return CANNOT
     url = os.environ.get("DOCKER_HOST") or DEFAULT_URL
     try:
         host = Host(url, f"faults-{secrets.token_hex(3)}")
@@ -77,23 +65,20 @@ def main() -> int:
     seconds = [FAULTS[name] for name in SECONDS] if options.compound else []
     wish = Wish(host, options.runs, options.seed, seconds, options.step)
     _stop_at_a_signal(wish)
-    console.print(f"seed {options.seed}: {len(chosen)} faults, {options.runs} runs each")
+    console.print(f"seed {options.seed}: {len(chosen)} faults, {plan}")
     finished: list[Outcome] = []
-    try:
-        # What devices print at their end is for pytest; here it is in the files that `run` keeps.
-        with contextlib.redirect_stdout(io.StringIO()):
-            if options.soak is not None:
-                soak(wish, chosen, options.soak, console.print, finished)
-            else:
 
-                def told(done: Outcome) -> None:
-                    console.print(_line(done))
-                    finished.append(done)
-                    _write(options, finished, console)  # a run that is stopped has told what it found
+    def told(done: Outcome) -> None:
+        console.print(_line(done))
+        finished.append(done)
+        _write(options, finished, console)  # a run that is stopped has told what it found
 
-                carry_out(wish, chosen, options.hands, told)
-    finally:
-        host.close()
+    # What devices print at their end is for pytest; here it is in the files that `run` keeps.
+    with contextlib.closing(host), contextlib.redirect_stdout(io.StringIO()):
+        if options.soak is None:
+            carry_out(wish, chosen, options.hands, told)
+        else:
+            soak(wish, chosen, options.soak, console.print, finished)
     finished.sort(key=lambda outcome: chosen.index(outcome.fault))
     Console(width=None if sys.stdout.isatty() else 180, markup=False).print(table(finished))
     written = _write(options, finished, console)
@@ -101,6 +86,37 @@ def main() -> int:
         console.print("interrupted: these are the runs that came to their end")
         return INTERRUPTED
     return 1 if any(each.broken for each in finished) or not written else 0
+
+
+def _asked_for() -> tuple[argparse.Namespace, list[Fault]]:
+    parser = argparse.ArgumentParser(prog="make faults", description=__doc__)
+    parser.add_argument("words", nargs="*", metavar="WORD", help="only faults with one of these in the name or group")
+    parser.add_argument("--list", action="store_true", help="name them, and do nothing")
+    parser.add_argument("--runs", type=count, default=3, help="of each fault (default 3)")
+    parser.add_argument("--seed", default=secrets.token_hex(4), help="repeat the runs of a seed that was told")
+    parser.add_argument("--step", type=count, default=1, help="a sweep takes every so manieth occasion (default 1)")
+    parser.add_argument("--hands", type=count, default=4, help="devices broken side by side (default 4)")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--compound", action="store_true", help="a second fault during the recovery from each")
+    how.add_argument("--soak", type=duration, metavar="SECONDS", help="random faults on one device for so long")
+    parser.add_argument("--json", type=writable, help="also write the outcomes to this file")
+    parser.add_argument(
+        "--markdown", type=writable, help="also write the table to this file, as in docs/reliability.md"
+    )
+    options = parser.parse_args()
+    chosen = [each for each in FAULTS.values() if _meant(each, options.words)]
+    chosen.sort(key=lambda each: GROUPS.index(each.group))
+    if not chosen:
+        parser.error("no fault has that in its name: --list names them")
+    return options, chosen
+
+
+def _fit(faults: Sequence[Fault], fit: Callable[[Fault], bool], why: str, console: Console) -> list[Fault]:
+    """Those that are; it is told how many are not, because `why`."""
+    left = [each for each in faults if fit(each)]
+    if len(left) < len(faults):
+        console.print(f"left out, because {why}: {len(faults) - len(left)} of {len(faults)} faults")
+    return left
 
 
 def _stop_at_a_signal(wish: Wish) -> None:

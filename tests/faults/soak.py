@@ -24,13 +24,11 @@ STARTED = '"event": "starting"'
 def soak(
     wish: Wish, faults: Sequence[Fault], seconds: float, told: Callable[[str], None], finished: list[Outcome]
 ) -> None:
-    """One outcome a fault, in `finished` from its first run on. Those that spoil a bench or need an engine of their own
-    are left out.
+    """Of mild faults. One outcome a fault, in `finished` from its first run on.
 
     What breaks an invariant is noted, and it goes on with another device, until the time is over or it is stopped.
     """
-    mild = [each for each in faults if not (each.fresh or each.sweep or each.own_engine)]
-    _Soak(wish, mild, told, finished).run(seconds)
+    _Soak(wish, faults, told, finished).run(seconds)
 
 
 class _Soak:
