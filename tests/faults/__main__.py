@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.e2e.host import DEFAULT_URL, Host
-from tests.faults.arguments import count, duration, writable
+from tests.faults.arguments import count, duration, matching, writable
 from tests.faults.fault import Fault
 from tests.faults.groups import FAULTS, GROUPS
 from tests.faults.run import Outcome, Wish, carry_out
@@ -104,11 +104,11 @@ def _asked_for() -> tuple[argparse.Namespace, list[Fault]]:
         "--markdown", type=writable, help="also write the table to this file, as in docs/reliability.md"
     )
     options = parser.parse_args()
-    chosen = [each for each in FAULTS.values() if _meant(each, options.words)]
-    chosen.sort(key=lambda each: GROUPS.index(each.group))
-    if not chosen:
-        parser.error("no fault has that in its name: --list names them")
-    return options, chosen
+    faults = sorted(FAULTS.values(), key=lambda each: GROUPS.index(each.group))
+    try:
+        return options, matching(options.words, faults)
+    except ValueError as error:
+        parser.error(f"{error}: --list names them")
 
 
 def _fit(faults: Sequence[Fault], fit: Callable[[Fault], bool], why: str, console: Console) -> list[Fault]:
@@ -143,10 +143,6 @@ def _write(options: argparse.Namespace, outcomes: Sequence[Outcome], console: Co
         console.print(f"the outcomes could not be written: {error}")
         return False
     return True
-
-
-def _meant(each: Fault, words: Sequence[str]) -> bool:
-    return not words or any(word in each.name or word == each.group for word in words)
 
 
 def _line(done: Outcome) -> str:

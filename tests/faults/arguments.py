@@ -3,7 +3,10 @@
 import argparse
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
+
+from tests.faults.fault import Fault
 
 
 def count(text: str) -> int:
@@ -33,3 +36,18 @@ def writable(text: str) -> Path:
     if not ((path.exists() or place.is_dir()) and os.access(place, os.W_OK)):
         raise argparse.ArgumentTypeError(f"{text!r} cannot be written")
     return path
+
+
+def matching(words: Sequence[str], faults: Sequence[Fault]) -> list[Fault]:
+    """Those with one of the words in the name or as the group, in any case; without words, all.
+
+    Raises ValueError for words that no fault has.
+    """
+    found = {word: [each for each in faults if _has(each, word.strip().lower())] for word in words}
+    if strange := [word for word in found if not found[word]]:
+        raise ValueError(f"no fault has {', '.join(map(repr, strange))} in its name or as its group")
+    return [each for each in faults if not words or any(each in having for having in found.values())]
+
+
+def _has(fault: Fault, word: str) -> bool:
+    return bool(word) and (word in fault.name.lower() or word == fault.group.lower())
