@@ -1,8 +1,9 @@
 """`make faults`: break a device in every way there is here, and see it come right. ARGS="--list" names the ways.
 
-Each fault is carried out several times with seeds of their own, on a real engine and a real broker, and judged by one
-oracle (tests/faults/oracle.py). ARGS="--runs 20 'kill -9'" runs the faults with that in their names 20 times;
-ARGS="--compound" brings a second fault into the recovery from each; ARGS="--soak 3600" mixes them for an hour.
+Each fault is carried out several times, a sweep once for each call that it hits, with seeds of their own, on a real
+engine and a real broker, and judged by one oracle (tests/faults/oracle.py). ARGS="--runs 20 'kill -9'" runs the faults
+with that in their names 20 times; ARGS="--compound" brings a second fault into the recovery from each;
+ARGS="--soak 3600" mixes them for an hour.
 """
 
 import argparse
@@ -49,7 +50,8 @@ def main() -> int:
         return 0
     console = Console(stderr=True, markup=False, highlight=False)
     chosen = _fit(chosen, lambda each: each.may_be_tried, "only root may do them", console)
-    plan = f"{options.runs} runs each"
+    sweeps = sum(each.sweep for each in chosen)
+    plan = f"{options.runs} runs each" + (f" ({sweeps} sweeps: one for each call)" if sweeps else "")
     if options.soak is not None:
         chosen = _fit(chosen, lambda each: each.mild, "they spoil a device or need an engine of their own", console)
         plan = f"a soak of {options.soak:g} s"
@@ -92,9 +94,11 @@ def _asked_for() -> tuple[argparse.Namespace, list[Fault]]:
     parser = argparse.ArgumentParser(prog="make faults", description=__doc__)
     parser.add_argument("words", nargs="*", metavar="WORD", help="only faults with one of these in the name or group")
     parser.add_argument("--list", action="store_true", help="name them, and do nothing")
-    parser.add_argument("--runs", type=count, default=3, help="of each fault (default 3)")
+    parser.add_argument(
+        "--runs", type=count, default=3, help="of each fault (default 3); a sweep has one for each call"
+    )
     parser.add_argument("--seed", default=secrets.token_hex(4), help="repeat the runs of a seed that was told")
-    parser.add_argument("--step", type=count, default=1, help="a sweep takes every so manieth occasion (default 1)")
+    parser.add_argument("--step", type=count, default=1, help="a sweep takes every so manieth call (default 1)")
     parser.add_argument("--hands", type=count, default=4, help="devices broken side by side (default 4)")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--compound", action="store_true", help="a second fault during the recovery from each")
