@@ -24,6 +24,7 @@ from tests.e2e.host import Host, OwnEngine
 from tests.eventually import eventually
 from tests.faults.pki import Certificates
 from tests.faults.shop import Shop
+from tests.faults.system import FalseClock
 from tests.faults.watcher import Watcher, now
 from tests.faults.wire import EngineProxy, Wire
 
@@ -124,6 +125,8 @@ class Bench:
             process.send_signal(signal.SIGCONT)
             process.kill()
             process.wait(10)
+        if process:
+            FalseClock.forget(process.pid)
 
     def begin(self, seed: str, turn: int) -> None:
         """A run of its own."""
@@ -251,6 +254,7 @@ class Bench:
         """
         if not self.data_lost:
             self._durable()
+        FalseClock.forget(self.pid)
         self.device.launch(*program, environment=environment, **settings)
 
     def _durable(self) -> None:

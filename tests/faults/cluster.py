@@ -31,6 +31,7 @@ from cloud_sim.roster import ONLINE
 from cloud_sim.simulation.fleet import Fleet
 from cloud_sim.visitor import Visitor
 from device_agent.model.target import FLEET, Version
+from tests.faults.arguments import writable
 from tests.rabbitmq_cluster import CLASSIC, MQTT_PORT, NODES, QUORUM, Cluster, cluster
 
 NAME = "cluster"
@@ -320,7 +321,7 @@ def main() -> int:
         default=[QUORUM],
         help="which queues keep them (default quorum); none: they end with the connection. One run for each",
     )
-    parser.add_argument("--json", type=Path, help="also write what was found to this file")
+    parser.add_argument("--json", type=writable, help="also write what was found to this file")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))

@@ -45,6 +45,11 @@ class Fault:
     def may_be_tried(self) -> bool:
         return not self.root or os.geteuid() == 0
 
+    @property
+    def mild(self) -> bool:
+        """Whether its bench is as good as before, and needs no engine of its own: what a soak can have."""
+        return not (self.fresh or self.sweep or self.own_engine)
+
 
 FAULTS: dict[str, Fault] = {}
 """By name, in the order in which they are told."""

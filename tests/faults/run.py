@@ -1,6 +1,7 @@
 """Carrying faults out: a bench for each fault, its runs in turn, and what came of each."""
 
 import contextlib
+import itertools
 import queue
 import random
 import re
@@ -50,10 +51,13 @@ class Wish:
     """With these, each fault is followed, before the device has recovered, by one of them."""
     step: int = 1
     """Of a sweep."""
+    stop: threading.Event = field(default_factory=threading.Event)
+    """Once it is set no other run begins: those under way come to their end, and clear up."""
 
 
 def carry_out(wish: Wish, faults: Sequence[Fault], hands: int, told: Callable[[Outcome], None]) -> list[Outcome]:
-    """All of them, so many side by side: most of the time a device waits. `told` gets each when it is done."""
+    """All of them, so many side by side: most of the time a device waits. `told` gets each when it is done, or stopped
+    after a run."""
     outcomes = [Outcome(fault) for fault in faults]
     left: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
     for outcome in outcomes:
@@ -62,26 +66,27 @@ def carry_out(wish: Wish, faults: Sequence[Fault], hands: int, told: Callable[[O
 
     def work() -> None:
         with contextlib.suppress(queue.Empty):
-            while True:
+            while not wish.stop.is_set():
                 outcome = left.get_nowait()
                 _runs(wish, outcome)
                 with lock:
-                    told(outcome)
+                    if outcome.runs:
+                        told(outcome)
 
     with ThreadPoolExecutor(hands) as pool:
         try:
             for done in [pool.submit(work) for _ in range(hands)]:
                 done.result()
-        finally:
-            # Told to stop: what is under way comes to its end, and clears up.
-            while not left.empty():
-                left.get_nowait()
+        except BaseException:
+            wish.stop.set()
+            raise
     return outcomes
 
 
 def _runs(wish: Wish, outcome: Outcome) -> None:
     """Until they are done; what breaks a bench is noted, and the next run gets another one."""
-    turns = iter(range(1, MOST_TURNS, wish.step) if outcome.fault.sweep else range(1, wish.runs + 1))
+    numbers = range(1, MOST_TURNS, wish.step) if outcome.fault.sweep else range(1, wish.runs + 1)
+    turns = itertools.takewhile(lambda _: not wish.stop.is_set(), numbers)
     turn = next(turns, None)
     while turn is not None:
         with _engine(wish, outcome.fault) as (host, engine):
@@ -101,7 +106,7 @@ def _runs(wish: Wish, outcome: Outcome) -> None:
                 notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", ()))
                 outcome.broken.append(f"{why}\n  (turn {turn}, seed {wish.seed}){notes}")
                 turn = next(turns, None)
-    if outcome.fault.sweep:
+    if outcome.fault.sweep and not wish.stop.is_set():
         outcome.broken.append(f"the sweep has no end: there was still a call to hit after {MOST_TURNS} turns")
 
 

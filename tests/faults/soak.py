@@ -24,13 +24,11 @@ STARTED = '"event": "starting"'
 def soak(
     wish: Wish, faults: Sequence[Fault], seconds: float, told: Callable[[str], None], finished: list[Outcome]
 ) -> None:
-    """One outcome a fault, in `finished` from its first run on. Those that spoil a bench or need an engine of their own
-    are left out.
+    """Of mild faults. One outcome a fault, in `finished` from its first run on.
 
-    What breaks an invariant is noted, and the soak goes on with another device.
+    What breaks an invariant is noted, and it goes on with another device, until the time is over or it is stopped.
     """
-    mild = [each for each in faults if not (each.fresh or each.sweep or each.own_engine)]
-    _Soak(wish, mild, told, finished).run(seconds)
+    _Soak(wish, faults, told, finished).run(seconds)
 
 
 class _Soak:
@@ -52,7 +50,7 @@ class _Soak:
 
     def run(self, seconds: float) -> None:
         self._until = time.monotonic() + seconds
-        while time.monotonic() < self._until:
+        while self._goes_on():
             try:
                 with Bench(self._wish.host) as bench:
                     self._one_device(bench)
@@ -60,11 +58,14 @@ class _Soak:
                 self._told(f"  another device, after {type(error).__name__}: {str(error)[:300]}")
         self._told(self._tally())
 
+    def _goes_on(self) -> bool:
+        return time.monotonic() < self._until and not self._wish.stop.is_set()
+
     def _one_device(self, bench: Bench) -> None:
         """Until the time is over; what breaks is noted, and raised."""
         pid, grown = 0, 0.0
         try:
-            while time.monotonic() < self._until:
+            while self._goes_on():
                 self._turn += 1
                 outcome = self._random.choice(self._outcomes)
                 name = outcome.fault.name

@@ -22,7 +22,8 @@ def injecting(pid: int, call: str, what: str) -> Iterator[None]:
     """`what` happens at the system call: `signal=KILL:when=7`, `error=EIO:when=1+`. Counted for each thread alone."""
     with tempfile.TemporaryFile("w+") as said:
         command = ["strace", "-f", "-qq", "-p", str(pid), "-o", os.devnull, "-e", f"trace={call},exit_group"]
-        tracer = subprocess.Popen([*command, "-e", f"inject={call}:{what}"], stderr=said)
+        # In a session of its own: Ctrl-C is for this program, which lets the run come to its end.
+        tracer = subprocess.Popen([*command, "-e", f"inject={call}:{what}"], stderr=said, start_new_session=True)
         try:
             eventually(lambda: _traced(pid) or tracer.poll() is not None, ATTACHED_S, "strace is attached")
             # It ends with 0 when who it traces has ended already.
@@ -186,6 +187,12 @@ class FalseClock:
         fresh = self._file.with_suffix(".new")
         fresh.write_text(offset, encoding="ascii")
         fresh.replace(self._file)
+
+    @staticmethod
+    def forget(pid: int) -> None:
+        """What libfaketime leaves in memory of a process that was killed: it takes it away only at a proper end."""
+        for name in (f"faketime_shm_{pid}", f"sem.faketime_sem_{pid}"):
+            Path("/dev/shm", name).unlink(missing_ok=True)
 
 
 def _empty(folder: Path) -> None:
