@@ -144,16 +144,19 @@ def _run(fleet: Fleet | Processes, view: View, for_s: float | None, *, until_app
             fleet.run(over)
         except KeyboardInterrupt:
             interrupted = True
-    outcome = fleet.outcome()
+    outcome, connected, troubles = fleet.outcome(), fleet.connected, fleet.troubles()
     try:
-        note(f"{fleet.connected} devices say farewell")
+        note(f"{connected} devices say farewell")
         view.report()
         fleet.stop()
     except KeyboardInterrupt:
         note("ended before every device had said farewell")
         return INTERRUPTED
     if not fleet.figures.connections:
-        complain("no device could connect", *fleet.troubles())
+        complain("no device could connect", *troubles)
+        return FAILED
+    if not connected:
+        complain("the broker was lost: at the end no device was connected", *troubles)
         return FAILED
     if not until_applied or outcome is Outcome.APPLIED:
         return DONE
