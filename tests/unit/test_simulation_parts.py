@@ -227,6 +227,14 @@ def test_more_devices_than_files_are_refused_with_what_to_do():
         (["--storm", "500"], "500@30s"),
         (["--storm", "many@3s"], "500@30s"),
         (["--for", "0s"], "takes a while"),
+        (["--storm", "2@3s"], "there are 1 devices"),
+        (["--storm", "0@3s"], "there are 1 devices"),
+        (["--storm", "1@0s"], "write a later time"),
+        (["--storm", "1@2s", "--for", "1s"], "over by then"),
+        (["--storm", "1@2s", "--for", "2s"], "over by then"),
+        (["--fail", "crash=0.1,crash=0.9"], "crash twice"),
+        (["--broker-pid", "-1"], "equal to 1"),
+        (["--broker-pid", str(2**22 + 1)], "no such process"),
     ],
 )
 def test_options_that_cannot_be_meant(arguments: list[str], said: str):
