@@ -4,18 +4,17 @@ ARGS="downtime drift" runs these parts alone. ARGS="--runs 3 --idle 30" goes to 
 program too, and so do --json FILE, --markdown FILE and --png FILE.
 """
 
-import argparse
 import statistics
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from rich.console import Console
 
 from benchmarks import calls, downtime, fleet, history, idle, install, messages, passes
+from benchmarks.options import parse
 from benchmarks.rows import Row, draw, show, write, write_markdown
 from benchmarks.world import Agent, agent, app, broker, restarted
 
@@ -38,19 +37,8 @@ class Bench:
     say: Callable[[str], None]
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all of them by default")
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--idle", type=float, default=60, help="seconds at rest")
-    parser.add_argument("--devices", type=int, default=5000, help="of the simulated fleet")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    parser.add_argument("--markdown", type=Path, help="also write the table, in Markdown, to this file")
-    parser.add_argument("--png", type=Path, help="also draw them")
-    options = parser.parse_args()
-    unknown = sorted(set(options.parts) - PARTS.keys())
-    if unknown:
-        parser.error(f"there is no part {', '.join(unknown)}: {', '.join(PARTS)}")
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse(arguments, about=__doc__ or "", parts=PARTS)
     rows: list[Row] = []
     console = Console(stderr=True)
     try:
