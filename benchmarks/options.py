@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -13,9 +14,9 @@ def parse(arguments: Sequence[str] | None, *, about: str, parts: Collection[str]
     parser.add_argument("--runs", type=_count, default=5)
     parser.add_argument("--idle", type=_seconds, default=60.0, help="seconds at rest")
     parser.add_argument("--devices", type=_count, default=5000, help="of the simulated fleet")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    parser.add_argument("--markdown", type=Path, help="also write the table, in Markdown, to this file")
-    parser.add_argument("--png", type=Path, help="also draw them")
+    parser.add_argument("--json", type=_file, help="also write the figures to this file")
+    parser.add_argument("--markdown", type=_file, help="also write the table, in Markdown, to this file")
+    parser.add_argument("--png", type=_file, help="also draw them")
     options = parser.parse_args(arguments)
     unknown = sorted(set(options.parts) - set(parts))
     if unknown:
@@ -38,3 +39,15 @@ def _seconds(text: str) -> float:
     if not 0 < seconds < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} are no seconds: write 60 or 0.5")
     return seconds
+
+
+def _file(text: str) -> Path:
+    """One that can be written when everything has been measured."""
+    file = Path(text)
+    if file.exists():
+        fits = not file.is_dir() and os.access(file, os.W_OK)
+    else:
+        fits = file.parent.is_dir() and os.access(file.parent, os.W_OK | os.X_OK)
+    if not fits:
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be written: name a file in a folder that is there")
+    return file
