@@ -14,14 +14,15 @@ from functools import partial
 from rich.console import Console
 
 from benchmarks import calls, downtime, fleet, history, idle, install, messages, passes
+from benchmarks.containers import NotStarted
 from benchmarks.options import parse
 from benchmarks.rows import Row, draw, show, write, write_markdown
 from benchmarks.world import Agent, agent, app, broker, restarted
 
 SERVICES = 10
 AGENT, RAW = "agent", "raw API"
-INTERRUPTED = 130
-"""The exit code after Ctrl-C, as a shell tells it."""
+USAGE, INTERRUPTED = 2, 130
+"""Exit codes: where it cannot be measured here; after Ctrl-C, as a shell tells it."""
 FEW = 3
 """Runs at most of what takes its time: hundreds of containers, thousands of devices."""
 
@@ -51,6 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         console.print("interrupted: nothing was measured to its end, and what was made is removed")
         return INTERRUPTED
+    except NotStarted as error:
+        console.print(str(error), markup=False, soft_wrap=True)
+        return USAGE
     show(rows)
     if options.json:
         write(rows, options.json)

@@ -2,20 +2,24 @@
 
 from pathlib import Path
 
+import docker
 import pytest
 
 from benchmarks import __main__ as bench
+from benchmarks import world
+from benchmarks.containers import NotStarted
 from benchmarks.rows import Row, draw
 
 
-@pytest.fixture(autouse=True)
-def nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def _nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
     def start(*_: object) -> None:
         raise AssertionError("a broker was started")
 
     monkeypatch.setattr(bench, "broker", start)
 
 
+@pytest.mark.usefixtures("_nothing_is_started")
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -37,6 +41,7 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_started(
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("_nothing_is_started")
 @pytest.mark.parametrize("option", ["--json", "--markdown", "--png"])
 def test_a_file_that_cannot_be_written_is_refused_before_anything_is_started(
     option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -51,3 +56,32 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_started(
 def test_a_picture_is_drawn_whatever_its_name_and_though_nothing_has_a_peer(tmp_path: Path) -> None:
     draw([Row("at rest: said", "messages", [0.0])], tmp_path / "figures")
     assert (tmp_path / "figures").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("docker", "said"),
+    [
+        (None, "a container engine and its command `docker` are needed"),
+        ("echo 'docker: Cannot connect to the Docker daemon.' >&2; exit 125", "has failed: docker: Cannot connect"),
+    ],
+)
+def test_without_an_engine_it_says_so_in_dockers_own_words(
+    docker: str | None, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if docker is not None:
+        (tmp_path / "docker").write_text(f"#!/bin/sh\n{docker}\n")
+        (tmp_path / "docker").chmod(0o755)
+    assert bench.main(["history"]) == 2
+    told = capsys.readouterr().err
+    assert said in told
+    assert "Traceback" not in told
+
+
+def test_an_engine_that_is_not_where_it_is_looked_for_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect(*_: object, **__: object) -> None:
+        raise docker.errors.DockerException("No such file or directory")
+
+    monkeypatch.setattr(docker, "APIClient", connect)
+    with pytest.raises(NotStarted, match=r"no container engine answers at /var/run/docker\.sock: No such file"):
+        world.engine()
