@@ -2,6 +2,8 @@
 
 ARGS="downtime drift" runs these parts alone. ARGS="--runs 3 --idle 30" goes to the
 program too, and so do --json FILE, --markdown FILE and --png FILE.
+
+After Ctrl-C the parts that had come to their end are shown and written; the exit code is 130 then.
 """
 
 import statistics
@@ -41,6 +43,7 @@ class Bench:
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments, about=__doc__ or "", parts=PARTS)
     rows: list[Row] = []
+    code = 0
     console = Console(stderr=True)
     try:
         with broker() as port, agent(port) as running:
@@ -50,11 +53,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 running.publish({})
                 running.converged()
     except KeyboardInterrupt:
-        console.print("interrupted: nothing was measured to its end, and what was made is removed")
-        return INTERRUPTED
+        told = "these parts were measured to their end" if rows else "nothing was measured to its end"
+        console.print(f"interrupted: {told}, and what was made is removed")
+        code = INTERRUPTED
     except NotStarted as error:
         console.print(str(error), markup=False, soft_wrap=True)
-        return USAGE
+        code = USAGE
+    if not rows:
+        # A file of an earlier run stays as it is: it is not replaced by one with nothing in it.
+        return code
     show(rows)
     if options.json:
         write(rows, options.json)
@@ -62,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_markdown(rows, options.markdown)
     if options.png:
         draw(rows, options.png)
-    return 0
+    return code
 
 
 def _installs(bench: Bench) -> list[Row]:

@@ -1,6 +1,8 @@
 """What `make bench` is asked for and what it leaves, without measuring anything."""
 
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import docker
 import pytest
@@ -85,3 +87,24 @@ def test_an_engine_that_is_not_where_it_is_looked_for_is_told(monkeypatch: pytes
     monkeypatch.setattr(docker, "APIClient", connect)
     with pytest.raises(NotStarted, match=r"no container engine answers at /var/run/docker\.sock: No such file"):
         world.engine()
+
+
+@pytest.mark.parametrize(("ends", "left"), [(["history"], True), ([], False)])
+def test_after_ctrl_c_the_parts_that_had_come_to_their_end_are_kept(
+    ends: list[str], left: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_: bench.Bench) -> list[Row]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench, "broker", lambda: nullcontext(1883))
+    idle = SimpleNamespace(publish=lambda _: 0.0, converged=lambda: 0.0)
+    monkeypatch.setattr(bench, "agent", lambda _: nullcontext(idle))
+    monkeypatch.setitem(bench.PARTS, "history", lambda _: [Row("database after 1 revision", "ms", [1.5])])
+    monkeypatch.setitem(bench.PARTS, "rest", interrupted)
+    file = tmp_path / "figures.json"
+    file.write_text("of an earlier run")
+    assert bench.main([*ends, "rest", "--json", str(file)]) == 130
+    shown = capsys.readouterr()
+    assert "interrupted" in shown.err
+    assert ("database after 1 revision" in shown.out, "database after 1 revision" in file.read_text()) == (left, left)
+    assert (file.read_text() == "of an earlier run") != left
