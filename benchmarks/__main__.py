@@ -2,27 +2,29 @@
 
 ARGS="downtime drift" runs these parts alone. ARGS="--runs 3 --idle 30" goes to the
 program too, and so do --json FILE, --markdown FILE and --png FILE.
+
+After Ctrl-C the parts that had come to their end are shown and written; the exit code is 130 then.
 """
 
-import argparse
 import statistics
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from rich.console import Console
 
 from benchmarks import calls, downtime, fleet, history, idle, install, messages, passes
+from benchmarks.containers import NotStarted
+from benchmarks.options import parse
 from benchmarks.rows import Row, draw, show, write, write_markdown
 from benchmarks.world import Agent, agent, app, broker, restarted
 
 SERVICES = 10
 AGENT, RAW = "agent", "raw API"
-INTERRUPTED = 130
-"""The exit code after Ctrl-C, as a shell tells it."""
+USAGE, INTERRUPTED = 2, 130
+"""Exit codes: where it cannot be measured here; after Ctrl-C, as a shell tells it."""
 FEW = 3
 """Runs at most of what takes its time: hundreds of containers, thousands of devices."""
 
@@ -38,20 +40,10 @@ class Bench:
     say: Callable[[str], None]
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all of them by default")
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--idle", type=float, default=60, help="seconds at rest")
-    parser.add_argument("--devices", type=int, default=5000, help="of the simulated fleet")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    parser.add_argument("--markdown", type=Path, help="also write the table, in Markdown, to this file")
-    parser.add_argument("--png", type=Path, help="also draw them")
-    options = parser.parse_args()
-    unknown = sorted(set(options.parts) - PARTS.keys())
-    if unknown:
-        parser.error(f"there is no part {', '.join(unknown)}: {', '.join(PARTS)}")
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse(arguments, about=__doc__ or "", parts=PARTS)
     rows: list[Row] = []
+    code = 0
     console = Console(stderr=True)
     try:
         with broker() as port, agent(port) as running:
@@ -61,8 +53,15 @@ def main() -> int:
                 running.publish({})
                 running.converged()
     except KeyboardInterrupt:
-        console.print("interrupted: nothing was measured to its end, and what was made is removed")
-        return INTERRUPTED
+        told = "these parts were measured to their end" if rows else "nothing was measured to its end"
+        console.print(f"interrupted: {told}, and what was made is removed")
+        code = INTERRUPTED
+    except NotStarted as error:
+        console.print(str(error), markup=False, soft_wrap=True)
+        code = USAGE
+    if not rows:
+        # A file of an earlier run stays as it is: it is not replaced by one with nothing in it.
+        return code
     show(rows)
     if options.json:
         write(rows, options.json)
@@ -70,7 +69,7 @@ def main() -> int:
         write_markdown(rows, options.markdown)
     if options.png:
         draw(rows, options.png)
-    return 0
+    return code
 
 
 def _installs(bench: Bench) -> list[Row]:

@@ -22,6 +22,7 @@ import paho.mqtt.client as mqtt
 import structlog
 from paho.mqtt.enums import CallbackAPIVersion
 
+from benchmarks.containers import started
 from benchmarks.world import MQTT_PORT, engine
 from cloud_sim.clock import monotonic
 from cloud_sim.connection import Broker
@@ -226,16 +227,15 @@ def _publisher(host: str) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _mosquitto() -> Iterator[tuple[str, int]]:
-    """Its address without a proxy between, and its process."""
+    """Its address without a proxy between, and its process. Raises `NotStarted`."""
     image = os.environ.get("MOSQUITTO_IMAGE", "eclipse-mosquitto:2")
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "mosquitto.conf"
         config.write_text(CONFIG, encoding="ascii")
         config.chmod(0o644)
         Path(folder).chmod(0o755)
-        run = ["docker", "run", "-d", "--rm", "--ulimit", "nofile=20000:20000"]
-        run += ["-v", f"{config}:/mosquitto/config/mosquitto.conf:ro", image]
-        container = subprocess.run(run, check=True, capture_output=True, text=True).stdout.strip()
+        mount = f"{config}:/mosquitto/config/mosquitto.conf:ro"
+        container = started("--ulimit", "nofile=20000:20000", "-v", mount, image)
         try:
             found = engine().inspect_container(container)
             host = found["NetworkSettings"]["IPAddress"]

@@ -54,7 +54,7 @@ def draw(rows: Sequence[Row], file: Path) -> None:
     from matplotlib.figure import Figure  # noqa: PLC0415 - only here, and slow to import
 
     shown = [row for row in rows if any(map(any, row.peers.values()))]
-    lines = -(-len(shown) // _COLUMNS)
+    lines = max(1, -(-len(shown) // _COLUMNS))
     figure = Figure(figsize=(4.2 * _COLUMNS, 2.1 * lines), layout="constrained")
     panels = figure.subplots(lines, _COLUMNS, squeeze=False)
     for panel, row in zip(panels.flat, shown, strict=False):
@@ -69,7 +69,8 @@ def draw(rows: Sequence[Row], file: Path) -> None:
         panel.tick_params(labelsize=7)
     for panel in list(panels.flat)[len(shown) :]:
         panel.set_axis_off()
-    figure.savefig(file, dpi=110)
+    # Not by the file's name: matplotlib would refuse one of no format that it knows, now that all is measured.
+    figure.savefig(file, dpi=110, format="png")
 
 
 def _cells(row: Row, between: str) -> tuple[str, str, str, str]:

@@ -20,6 +20,8 @@ import docker
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
+from benchmarks.containers import NotStarted, started
+
 ROOT = Path(__file__).parent.parent
 IMAGE = os.environ.get("TEST_IMAGE", "device-agent-test") + ":1"
 COMMAND = ["sleep", "1000000"]
@@ -28,7 +30,11 @@ ENGINE = Path("/var/run/docker.sock")
 
 
 def engine() -> docker.APIClient:
-    return docker.APIClient(version="auto", timeout=60)
+    """Raises `NotStarted`."""
+    try:
+        return docker.APIClient(f"unix://{ENGINE}", version="auto", timeout=60)
+    except docker.errors.DockerException as error:
+        raise NotStarted(f"no container engine answers at {ENGINE}: {error}") from error
 
 
 class Starts:
@@ -149,12 +155,11 @@ class Agent:
 
 @contextlib.contextmanager
 def broker() -> Iterator[int]:
-    """A Mosquitto in a container; its port on loopback."""
+    """A Mosquitto in a container; its port on loopback. Raises `NotStarted`."""
     image = os.environ.get("MOSQUITTO_IMAGE", "eclipse-mosquitto:2")
     config = ROOT / "deploy/mosquitto/mosquitto.conf"
-    run = ["docker", "run", "-d", "--rm", "-p", f"127.0.0.1::{MQTT_PORT}"]
-    run += ["-v", f"{config}:/mosquitto/config/mosquitto.conf:ro", image]
-    container = subprocess.run(run, check=True, capture_output=True, text=True).stdout.strip()
+    mount = f"{config}:/mosquitto/config/mosquitto.conf:ro"
+    container = started("-p", f"127.0.0.1::{MQTT_PORT}", "-v", mount, image)
     try:
         port = engine().port(container, MQTT_PORT)[0]["HostPort"]
         yield int(port)

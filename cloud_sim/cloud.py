@@ -99,6 +99,8 @@ class Cloud:
     ) -> None:
         """`database` is a file, or `:memory:`. `tell` gets a sentence when something happens that nobody asked for.
 
+        `connect_timeout_s` is how long the broker may be silent: it counts anew with each message that it retains.
+
         With `keys` targets and commands are signed by all of them, and of what the broker retains only what is signed
         by one of them counts: a broker could else slip in apps that the next target would be signed with.
 

@@ -29,8 +29,8 @@ from device_agent.wire.topics import LOG, RESPONSE, FleetTopics
 
 SETTLE_S = 0.1
 """How long it must be quiet after the marker: some brokers send what is retained from another thread."""
-LEARN_AT_MOST_S = 3.0
-"""A broker that does not let the marker through is taken to have sent everything by then."""
+SILENT_S = 3.0
+"""A broker that has sent nothing of what it retains for so long, and no marker, is not waited for any longer."""
 TICK_S = 1.0
 ROLL_CALL_EXPIRY_S = 60
 MOST_LOGS = 1000
@@ -75,7 +75,10 @@ class Collector:
         self._republishing = Republishing(self.connection, topics, database, self.hearing, tell)
         self._retained: dict[str | None, Target] = {}
         self._learned = False
-        self._connected_at: float | None = None
+        self._sent_at: float | None = None
+        """When the broker last let us in, was asked for more, or sent what it retains. None: there is no connection."""
+        self._cut_short = 0
+        """Connections that ended before they had sent everything."""
         self._marked = False
         self._by_name: set[str] = set()
         """Devices whose topics are subscribed to one by one."""
@@ -102,15 +105,37 @@ class Collector:
             self._thread.join(2 * TICK_S)
 
     def await_learned(self, timeout: float) -> None:
-        """Until connected, and all that the broker retains is known. Raises `Denied` or `Unreachable`."""
-        self.wait_for(lambda: self._learned or (self.down is not None and self.down.denied), timeout)
-        if self._learned:
-            return
-        if self.down and self.down.denied:
-            raise Denied(self.down.reason)
+        """Until connected, and all that the broker retains is known. Raises `Denied` or `Unreachable`.
+
+        `timeout`: seconds from now, and anew from each retained message, as long as one connection brings them.
+        """
+        began, cut_short = monotonic(), self._cut_short
+
+        def over() -> bool:
+            # A connection that breaks again and again before it has sent everything would be waited for without end.
+            sending = self._sent_at is not None and self._cut_short == cut_short
+            since = max(began, self._sent_at or began) if sending else began
+            return self._learned or self._denied is not None or monotonic() > since + timeout
+
         broker = self.connection.broker
+        with self.changed:
+            while not self.wait_for(over, TICK_S):
+                pass
+            if self._learned:
+                return
+            if self._denied is not None:
+                raise Denied(self._denied)
+            if self._cut_short != cut_short:
+                raise Unreachable(f"the connection to the broker {broker} was lost while it sent what it retains")
+            if self._sent_at is not None:
+                raise Unreachable(f"the broker {broker} is still sending what it retains")
         why = broker.probe() or "it accepts connections, and does not answer"
         raise Unreachable(f"cannot reach the broker {broker}: {why}")
+
+    @property
+    def _denied(self) -> str | None:
+        """Why the broker does not let us in."""
+        return self.down.reason if self.down is not None and self.down.denied else None
 
     def wait_for(self, check: Callable[[], _T], timeout: float) -> _T:
         """Until `check` says something true, or time is over: its last answer."""
@@ -176,11 +201,19 @@ class Collector:
             with self._database.transaction():
                 for happened in batch:
                     self._heard(happened)
+            if self._sent_at is not None and any(map(_from_before, batch)):
+                # Not before the database has it: that may take longer than anything here.
+                self._sent_at = monotonic()
             quiet = not batch and self._marked
-            late = self._connected_at is not None and monotonic() > self._connected_at + LEARN_AT_MOST_S
+            late = self._sent_at is not None and monotonic() > self._sent_at + SILENT_S
             asks = quiet and (self._ask_by_name() or self._call_the_roll()) and not late
-            if self._connected_at is not None and not self._learned and not asks and (quiet or late):
+            if self._sent_at is not None and not self._learned and not asks and (quiet or late):
                 self._learned = True
+                if not quiet:
+                    self._tell(
+                        f"the broker {self.connection.broker} has sent nothing more for {SILENT_S:g} s, and has not "
+                        "said that this is all it retains: devices and what they told may be missing"
+                    )
                 self._call_the_roll()
                 self._republishing.give_back(self._retained)
             if self._learned:
@@ -223,19 +256,23 @@ class Collector:
     def _mark(self) -> None:
         """What is retained has come when this has."""
         self._marked = False
+        if self._sent_at is not None:
+            self._sent_at = monotonic()
         with contextlib.suppress(Denied, Unreachable):
             self.connection.publish(self.reply_to, b"", retain=False)
 
     def _heard(self, happened: Happened) -> None:
         match happened:
             case Up():
-                self.down, self._connected_at, self._learned, self._marked = None, monotonic(), False, False
+                self.down, self._sent_at, self._learned, self._marked = None, monotonic(), False, False
                 self._called, self._retained = False, {}
                 self.hearing.forget()
             case Down():
                 if self._learned and not self._closing.is_set():
                     self._tell(happened.reason)
-                self.down, self._connected_at, self._learned = happened, None, False
+                if self._sent_at is not None and not self._learned:
+                    self._cut_short += 1
+                self.down, self._sent_at, self._learned = happened, None, False
             case Unsubscribed():
                 self._tell(happened.reason)
             case Arrived(topic=self.reply_to, payload=b""):
@@ -299,3 +336,8 @@ class Collector:
         """Somebody's message that no device accepts: as if there were none, so that ours is published again."""
         self._retained.pop(device, None)
         self._tell(f"what the broker retains on {topic} is no target for it: {why}")
+
+
+def _from_before(happened: Happened) -> bool:
+    """Retained: what devices say just now does not make what they said before complete."""
+    return isinstance(happened, Arrived) and happened.retained

@@ -25,6 +25,7 @@ from cloud_sim.cli.simulation import View
 from cloud_sim.clock import monotonic
 from cloud_sim.connection import Misconfigured, Unreachable
 from cloud_sim.simulation.faults import FAILURES, LATENCIES, Behaviour
+from cloud_sim.simulation.figures import resident_mib
 from cloud_sim.simulation.fleet import Fleet, Outcome, Storm
 from cloud_sim.simulation.network import PACE
 from cloud_sim.simulation.processes import SIGNALS, Ended, Processes, processes_for
@@ -59,7 +60,8 @@ def simulate(
         typer.Option(min=1, help="That carry the devices.", show_default="one for each core and 500 devices"),
     ] = None,
     broker_pid: Annotated[
-        int | None, typer.Option(help="The broker's process, where its memory is to be told.", show_default=False)
+        int | None,
+        typer.Option(min=1, help="The broker's process, where its memory is to be told.", show_default=False),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report alone, as one JSON object.")] = False,
 ) -> int:
@@ -77,7 +79,9 @@ def simulate(
         {**FAILURES, **_assigned("--fail", fail, FAILURES, _share)},
         seed,
     )
-    storms = [_storm(text) for text in storm or ()]
+    storms = [_storm(text, devices, for_) for text in storm or ()]
+    if broker_pid is not None and resident_mib(broker_pid) is None:
+        raise Misconfigured(f"--broker-pid {broker_pid}: this machine has no such process whose memory could be told")
     broker = settings.broker()
     if why := broker.probe():
         raise Unreachable(f"cannot reach the broker {broker}: {why}")
@@ -144,16 +148,19 @@ def _run(fleet: Fleet | Processes, view: View, for_s: float | None, *, until_app
             fleet.run(over)
         except KeyboardInterrupt:
             interrupted = True
-    outcome = fleet.outcome()
+    outcome, connected, troubles = fleet.outcome(), fleet.connected, fleet.troubles()
     try:
-        note(f"{fleet.connected} devices say farewell")
+        note(f"{connected} devices say farewell")
         view.report()
         fleet.stop()
     except KeyboardInterrupt:
         note("ended before every device had said farewell")
         return INTERRUPTED
     if not fleet.figures.connections:
-        complain("no device could connect", *fleet.troubles())
+        complain("no device could connect", *troubles)
+        return FAILED
+    if not connected:
+        complain("the broker was lost: at the end no device was connected", *troubles)
         return FAILED
     if not until_applied or outcome is Outcome.APPLIED:
         return DONE
@@ -169,6 +176,8 @@ def _assigned(option: str, text: str, known: Mapping[str, float], parse: Callabl
         name, equals, value = part.strip().partition("=")
         if not equals or name not in known:
             raise Misconfigured(f"{part!r}: write {option} NAME=VALUE, the name one of {', '.join(known)}")
+        if name in found:
+            raise Misconfigured(f"{option} says {name} twice: say it once")
         found[name] = parse(value)
     return found
 
@@ -183,9 +192,16 @@ def _share(text: str) -> float:
     return share
 
 
-def _storm(text: str) -> Storm:
-    """`500@30s`."""
+def _storm(text: str, of: int, for_s: float | None) -> Storm:
+    """`500@30s`, of so many devices, in a simulation of so many seconds. Raises `Misconfigured`."""
     devices, at, when = text.partition("@")
     if not at or not devices.isdecimal():
         raise Misconfigured(f"{text!r} is not a storm: write 500@30s")
-    return Storm(int(devices), seconds(when))
+    storm = Storm(int(devices), seconds(when))
+    if not 1 <= storm.devices <= of:
+        raise Misconfigured(f"--storm {text}: there are {of} devices, write 1 to {of} of them")
+    if storm.at_s <= 0:
+        raise Misconfigured(f"--storm {text}: at the start nobody is connected yet, write a later time")
+    if for_s is not None and storm.at_s >= for_s:
+        raise Misconfigured(f"--storm {text}: the simulation is over by then, --for {for_s:g}s")
+    return storm

@@ -79,7 +79,7 @@ class Figures:
         self.dropped = 0
         """Connections that ended, or could not be made."""
         self.converged: set[str] = set()
-        """Topics of the states that say so, of devices that have a target."""
+        """Devices whose newest state at the broker says so, and that have a target."""
         self.answers: dict[Name, Answers] = {}
         self.failures: Counter[str] = Counter()
         """Acks that tell of a failure: `verdict code`."""
@@ -87,9 +87,6 @@ class Figures:
     def sent(self, topic: str, payload: bytes) -> None:
         self.messages_out += 1
         self.bytes_out += len(topic) + len(payload)
-        if topic.endswith(STATE):
-            there = _CONVERGED in payload and _WITHOUT_TARGET not in payload
-            (self.converged.add if there else self.converged.discard)(topic)
 
     def received(self, device: str, topic: str, payload: bytes) -> None:
         """A message has arrived at a device; `device` is what names it here, always the same."""
@@ -101,6 +98,9 @@ class Figures:
 
     def confirmed(self, device: str, topic: str, payload: bytes) -> None:
         """The broker has a message of a device."""
+        if topic.endswith(STATE):
+            there = _CONVERGED in payload and _WITHOUT_TARGET not in payload
+            (self.converged.add if there else self.converged.discard)(device)
         if not topic.endswith(ACK):
             return
         ack = json.loads(payload)

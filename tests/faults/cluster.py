@@ -323,6 +323,8 @@ def main() -> int:
     )
     parser.add_argument("--json", type=writable, help="also write what was found to this file")
     options = parser.parse_args()
+    if options.devices < 2:
+        parser.error(f"--devices {options.devices}: at least 2, some at first and one that comes at the end")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     console = Console(width=None if sys.stdout.isatty() else 160)

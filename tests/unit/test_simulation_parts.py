@@ -166,13 +166,21 @@ def test_a_device_counts_once_for_a_target_and_an_answer_however_often_it_reconn
 
 def test_who_has_converged_is_known_from_the_states_of_those_that_have_a_target():
     figures, told = Figures(), State({}, None, True, None, {})
-    figures.sent(TOPICS.state, encode_state(told, Head("d1", 1, 1, NOW)))
+    figures.confirmed("d1", TOPICS.state, encode_state(told, Head("d1", 1, 1, NOW)))
     assert not figures.converged
     told = replace(told, have={"fleet": Have(Version(1, 1), "sha256:0")})
-    figures.sent(TOPICS.state, encode_state(told, Head("d1", 1, 2, NOW)))
-    assert len(figures.converged) == 1
-    figures.sent(TOPICS.state, b'{"converged":false}')
-    assert (len(figures.converged), figures.messages_out) == (0, 3)
+    figures.confirmed("d1", TOPICS.state, encode_state(told, Head("d1", 1, 2, NOW)))
+    assert figures.converged == {"d1"}
+    figures.confirmed("d1", TOPICS.state, b'{"converged":false}')
+    assert not figures.converged
+
+
+def test_a_state_that_the_broker_does_not_have_proves_nothing():
+    figures = Figures()
+    figures.sent(TOPICS.state, b'{"converged":true}')
+    assert (figures.messages_out, figures.converged) == (1, set())
+    figures.confirmed("d1", TOPICS.state, b'{"converged":true}')
+    assert figures.converged == {"d1"}
 
 
 def test_what_the_parts_of_a_fleet_tell_is_told_as_one():
@@ -181,6 +189,7 @@ def test_what_the_parts_of_a_fleet_tell_is_told_as_one():
         figures.received("d1", TOPICS.fleet_target, payload())
         figures.confirmed("d1", TOPICS.ack, ack("failed", app="web", code="no_such_image"))
     first.sent(TOPICS.state, b'{"converged":true}')
+    first.confirmed("d1", TOPICS.state, b'{"converged":true}')
     whole = together((first.told(), second.told()))
     assert (whole.messages_in, whole.messages_out, len(first.converged)) == (2, 1, 1)
     assert whole.failures == {"failed no_such_image": 2}
@@ -218,6 +227,14 @@ def test_more_devices_than_files_are_refused_with_what_to_do():
         (["--storm", "500"], "500@30s"),
         (["--storm", "many@3s"], "500@30s"),
         (["--for", "0s"], "takes a while"),
+        (["--storm", "2@3s"], "there are 1 devices"),
+        (["--storm", "0@3s"], "there are 1 devices"),
+        (["--storm", "1@0s"], "write a later time"),
+        (["--storm", "1@2s", "--for", "1s"], "over by then"),
+        (["--storm", "1@2s", "--for", "2s"], "over by then"),
+        (["--fail", "crash=0.1,crash=0.9"], "crash twice"),
+        (["--broker-pid", "-1"], "equal to 1"),
+        (["--broker-pid", str(2**22 + 1)], "no such process"),
     ],
 )
 def test_options_that_cannot_be_meant(arguments: list[str], said: str):
