@@ -21,9 +21,9 @@ import docker.errors
 from rich.console import Console
 from rich.table import Table
 
+from tests.arguments import count, duration, writable
 from tests.e2e.host import DEFAULT_URL, Host
-from tests.faults.arguments import count, duration, matching, writable
-from tests.faults.fault import Fault
+from tests.faults.fault import Fault, matching
 from tests.faults.groups import FAULTS, GROUPS
 from tests.faults.run import Outcome, Wish, carry_out
 from tests.faults.soak import soak

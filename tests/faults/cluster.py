@@ -31,7 +31,7 @@ from cloud_sim.roster import ONLINE
 from cloud_sim.simulation.fleet import Fleet
 from cloud_sim.visitor import Visitor
 from device_agent.model.target import FLEET, Version
-from tests.faults.arguments import writable
+from tests.arguments import writable
 from tests.rabbitmq_cluster import CLASSIC, MQTT_PORT, NODES, QUORUM, Cluster, cluster
 
 NAME = "cluster"

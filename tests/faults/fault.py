@@ -5,7 +5,7 @@ expects besides that, it asserts itself.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -81,3 +81,18 @@ def fault(
         return inject
 
     return register
+
+
+def matching(words: Sequence[str], faults: Sequence[Fault]) -> list[Fault]:
+    """Those with one of the words in the name or as the group, in any case; without words, all.
+
+    Raises ValueError for words that no fault has.
+    """
+    found = {word: [each for each in faults if _has(each, word.strip().lower())] for word in words}
+    if strange := [word for word in found if not found[word]]:
+        raise ValueError(f"no fault has {', '.join(map(repr, strange))} in its name or as its group")
+    return [each for each in faults if not words or any(each in having for having in found.values())]
+
+
+def _has(fault: Fault, word: str) -> bool:
+    return bool(word) and (word in fault.name.lower() or word == fault.group.lower())

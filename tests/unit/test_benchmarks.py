@@ -28,9 +28,9 @@ def _nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--runs", "0"], "--runs: '0' is not a number from 1 on"),
         (["--runs", "-1"], "--runs: '-1' is not a number"),
         (["--devices", "0"], "--devices: '0' is not a number"),
-        (["--idle", "0"], "--idle: '0' are no seconds"),
-        (["--idle", "nan"], "--idle: 'nan' are no seconds"),
-        (["--idle", "inf"], "--idle: 'inf' are no seconds"),
+        (["--idle", "0"], "--idle: '0' is not a number of seconds"),
+        (["--idle", "nan"], "--idle: 'nan' is not a number of seconds"),
+        (["--idle", "inf"], "--idle: 'inf' is not a number of seconds"),
         (["nothing"], "there is no part nothing"),
     ],
 )

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.arguments import count, duration, matching, writable
-from tests.faults.fault import Fault
+from tests.arguments import count, duration, writable
+from tests.faults.fault import Fault, matching
 
 
 def a_fault(name: str, group: str) -> Fault:
