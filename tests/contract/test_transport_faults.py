@@ -316,7 +316,7 @@ def test_tls_a_missing_file_is_told_by_name(secure: tuple[Mosquitto, Path]) -> N
 
 
 def test_the_retry_is_jittered_capped_and_starts_anew_after_a_good_connection(shared: Mosquitto) -> None:
-    bench = RealBench(shared, pace=Pace(first=0.01, longest=0.08, stood=0.2))
+    bench = RealBench(shared, pace=Pace(first=0.01, longest=0.08, stood=0.2, spread=0.02))
     try:
         bench.start()
         waits = [bench.expect(Disconnected).retry_s for _ in range(12)]

@@ -97,7 +97,7 @@ def _forward(bench: Bench) -> None:
     for body in bench.witness.heard("ack", "event"):
         first = bodies.setdefault((body["session"] if bench.data_lost else 0, body["seq"]), body)
         assert body == first, f"forward: one number for two messages: {first} and {body}"
-    firsts = list(bodies)
+    firsts = [seq for _, seq in bodies]
     assert firsts == sorted(firsts), f"forward: acks and events in the order {firsts[-20:]}"
 
 
