@@ -6,6 +6,7 @@ program too, and so do --json FILE, --markdown FILE and --png FILE.
 After Ctrl-C the parts that had come to their end are shown and written; the exit code is 130 then.
 """
 
+import signal
 import statistics
 import sys
 from collections import Counter
@@ -42,6 +43,9 @@ class Bench:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments, about=__doc__ or "", parts=PARTS)
+    # SIGTERM as Ctrl-C, also where a shell has had Ctrl-C ignored: what was made is removed.
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.default_int_handler)
     rows: list[Row] = []
     code = 0
     console = Console(stderr=True)
