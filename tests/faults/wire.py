@@ -174,10 +174,11 @@ class EngineProxy:
             if rule and rule.status:
                 near.sendall(_answer(rule.status, rule.message))
                 return
-            if rule:
-                rule.gone.wait(rule.delay_s or None)
-                if not rule.lost and not rule.delay_s:
-                    return
+            if rule and rule.delay_s:
+                rule.gone.wait(rule.delay_s)
+            elif rule and not rule.lost:
+                rule.gone.wait()
+                return
             self._forward(near, head, lost=rule is not None and rule.lost)
 
     def _forward(self, near: socket.socket, head: bytes, *, lost: bool) -> None:
